@@ -1,0 +1,2 @@
+//! bpmgate
+fn main() {}
