@@ -1,1 +1,11 @@
-//! bpmgate
+//! bpmgate: an authenticating gateway for Camunda-7-family BPMN engines.
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod identity;
+pub mod layer;
+pub mod operation;
+pub mod problem;
+
+pub use identity::Identity;
+pub use problem::Problem;

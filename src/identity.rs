@@ -1,0 +1,118 @@
+//! Who calls: the one value that every later decision rests on.
+//!
+//! An [`Identity`] is made from the claims of a verified token (see [`crate::token`]) and from
+//! nothing else; no header, path or body of the request takes part. It is cheap to clone.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+/// The caller, as the verified token names them.
+///
+/// Put into the request's extensions by [`ExtractIdentityLayer`](crate::layer::ExtractIdentityLayer).
+#[derive(Clone)]
+pub struct Identity(Arc<Parts>);
+
+/// What an [`Identity`] is made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The token's `iss`.
+    pub issuer: Arc<str>,
+    /// The caller's id, the issuer's `id_prefix` included; never empty, at most 255 bytes, no control characters.
+    pub id: String,
+    /// The email, if a configured claim has one; at most 4000 characters, no control characters.
+    pub email: Option<String>,
+    /// The full name, if the token has any: `name`, else first and last name joined.
+    pub name: Option<String>,
+    /// The first name.
+    pub first_name: Option<String>,
+    /// The last name.
+    pub last_name: Option<String>,
+    /// The roles of all configured role claims.
+    pub roles: Vec<String>,
+    /// The tenant, if configured.
+    pub tenant: Option<String>,
+    /// When the token ends.
+    pub expires: SystemTime,
+    /// Every claim of the token.
+    pub claims: Arc<Map<String, Value>>,
+}
+
+impl Identity {
+    /// Wraps the parts. The token layer makes sure that they come from a verified token.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The token's `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// The caller's id: what is written as `initiator`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The email, if the token has one.
+    #[must_use]
+    pub fn email(&self) -> Option<&str> {
+        self.0.email.as_deref()
+    }
+
+    /// The full name: the token's name, else the email, else the id; so there always is one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name.as_deref().or(self.email()).unwrap_or(self.id())
+    }
+
+    /// The first name, if the token has one.
+    #[must_use]
+    pub fn first_name(&self) -> Option<&str> {
+        self.0.first_name.as_deref()
+    }
+
+    /// The last name, if the token has one.
+    #[must_use]
+    pub fn last_name(&self) -> Option<&str> {
+        self.0.last_name.as_deref()
+    }
+
+    /// The caller's roles.
+    #[must_use]
+    pub fn roles(&self) -> &[String] {
+        &self.0.roles
+    }
+
+    /// The caller's tenant, if one is configured and present.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.0.tenant.as_deref()
+    }
+
+    /// When the token ends.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.0.expires
+    }
+
+    /// Every claim of the token.
+    #[must_use]
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.0.claims
+    }
+}
+
+/// Shows whose identity it is, but no claim.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("issuer", &self.0.issuer)
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
+}

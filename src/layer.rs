@@ -1,0 +1,5 @@
+//! The layers, one file each. They share nothing but typed values in the request's extensions.
+
+mod checked;
+
+pub use checked::Checked;

@@ -1,0 +1,361 @@
+//! Problems: every answer that the gateway itself gives instead of the engine's.
+//!
+//! A [`Problem`] is the error type of every layer, so layers never build responses.
+//! [`ProblemLayer`](crate::layer::ProblemLayer) alone turns one into `application/problem+json`
+//! (RFC 9457), in the shape that existing frontends read:
+//! `{"type","title","status","detail","error","code","timestamp","requestId"}`.
+//!
+//! One variant per `code`; a code is never renamed. `detail` says what was refused and what would be
+//! accepted; it holds no internals, no secret, and nothing of the token.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use serde::Serialize;
+
+/// Why the gateway answers itself, one variant per stable `code`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// 400 `bad_path`: the path has a form that gateway and engine could read in two ways.
+    #[error("bad path: {0}")]
+    BadPath(&'static str),
+    /// 400 `bad_request`: the request is well-formed HTTP and still no request for us.
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    /// 400 `two_credentials`: more than one `Authorization`.
+    #[error("more than one credential")]
+    TwoCredentials,
+    /// 400 `body_invalid`: the body is not the strict JSON that can be read in one way only.
+    #[error("body refused: {0}")]
+    BodyInvalid(Box<str>),
+    /// 401 `token_missing`: no bearer token.
+    #[error("no bearer token")]
+    TokenMissing,
+    /// 401 `token_invalid`: the token did not pass; why is logged, and told in general words only.
+    #[error("invalid token: {0}")]
+    TokenInvalid(&'static str),
+    /// 401 `token_expired`: the token was good and its time is over.
+    #[error("token expired")]
+    TokenExpired,
+    /// 403 `access_denied`: the caller's profile may not use this operation, or not with this member.
+    #[error("access to {} denied", .0.operation)]
+    AccessDenied(Box<Denial>),
+    /// 403 `protected_variable`: the request edits by name a variable that says who started the process.
+    #[error("variable {0} is protected")]
+    ProtectedVariable(Box<str>),
+    /// 403 `cannot_attribute`: the request starts instances that could not be said to be the caller's.
+    #[error("operation {0} cannot be attributed to the caller")]
+    CannotAttribute(&'static str),
+    /// 404 `not_found`: no such route or operation.
+    #[error("no such route")]
+    NotFound,
+    /// 405 `method_not_allowed`: the path exists, with these methods.
+    #[error("method not allowed")]
+    MethodNotAllowed(Box<str>),
+    /// 408 `request_timeout`: the client stopped sending.
+    #[error("the client stopped sending")]
+    RequestTimeout,
+    /// 413 `body_too_large`: more than the limit, in bytes.
+    #[error("body over {0} bytes")]
+    BodyTooLarge(u64),
+    /// 415 `unsupported_media_type`: a body that must be read and is not declared as JSON.
+    #[error("unsupported media type: {0}")]
+    UnsupportedMediaType(&'static str),
+    /// 431 `header_too_large`: more than the engine takes.
+    #[error("header block too large")]
+    HeaderTooLarge,
+    /// 499-like, never sent: the client went away while its body was read.
+    #[error("the client went away")]
+    ClientGone,
+    /// 500 `internal`: our mistake.
+    #[error("internal error")]
+    Internal,
+    /// 500 `misconfigured`: a layer misses what another one must provide; it fails closed.
+    #[error("misconfigured: {0}")]
+    Misconfigured(&'static str),
+    /// 502 `engine_unreachable`: no connection, or it broke before an answer.
+    #[error("engine unreachable")]
+    EngineUnreachable,
+    /// 502 `engine_bad_answer`: the engine's answer is no HTTP that could be passed on.
+    #[error("bad answer of the engine")]
+    EngineBadAnswer,
+    /// 502 `engine_rejected_credentials`: the engine refused the gateway's own account.
+    #[error("the engine rejected the gateway's credentials")]
+    EngineRejectedCredentials,
+    /// 503 `keys_unavailable`: the issuer's keys could not be fetched yet.
+    #[error("issuer keys unavailable")]
+    KeysUnavailable,
+    /// 503 `overloaded`: too many requests in flight.
+    #[error("overloaded")]
+    Overloaded,
+    /// 504 `engine_timeout`: no answer in time.
+    #[error("engine timeout")]
+    EngineTimeout,
+}
+
+/// What was denied, and to which profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The operation's id.
+    pub operation: &'static str,
+    /// The profile that does not allow it.
+    pub profile: Box<str>,
+    /// The body or query member that the profile does not allow, where the operation alone would be.
+    pub member: Option<Box<str>>,
+}
+
+impl Problem {
+    /// A denial of a whole operation.
+    #[must_use]
+    pub fn denied(operation: &'static str, profile: &str) -> Self {
+        Self::AccessDenied(Box::new(Denial {
+            operation,
+            profile: profile.into(),
+            member: None,
+        }))
+    }
+
+    /// A denial of one member of a body or query.
+    #[must_use]
+    pub fn denied_member(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::AccessDenied(Box::new(Denial {
+            operation,
+            profile: profile.into(),
+            member: Some(member.into()),
+        }))
+    }
+
+    /// Status, `code` and title.
+    const fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadPath(_) => (StatusCode::BAD_REQUEST, "bad_path", "Bad path"),
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request"),
+            Self::TwoCredentials => (
+                StatusCode::BAD_REQUEST,
+                "two_credentials",
+                "Two credentials",
+            ),
+            Self::BodyInvalid(_) => (StatusCode::BAD_REQUEST, "body_invalid", "Invalid body"),
+            Self::TokenMissing => (StatusCode::UNAUTHORIZED, "token_missing", "Token missing"),
+            Self::TokenInvalid(_) => (StatusCode::UNAUTHORIZED, "token_invalid", "Invalid token"),
+            Self::TokenExpired => (StatusCode::UNAUTHORIZED, "token_expired", "Token expired"),
+            Self::AccessDenied(_) => (StatusCode::FORBIDDEN, "access_denied", "Access denied"),
+            Self::ProtectedVariable(_) => (
+                StatusCode::FORBIDDEN,
+                "protected_variable",
+                "Protected variable",
+            ),
+            Self::CannotAttribute(_) => (
+                StatusCode::FORBIDDEN,
+                "cannot_attribute",
+                "Cannot attribute",
+            ),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "Not found"),
+            Self::MethodNotAllowed(_) => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+            ),
+            Self::RequestTimeout | Self::ClientGone => (
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "Request timeout",
+            ),
+            Self::BodyTooLarge(_) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "Body too large",
+            ),
+            Self::UnsupportedMediaType(_) => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Unsupported media type",
+            ),
+            Self::HeaderTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "header_too_large",
+                "Header too large",
+            ),
+            Self::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "Internal error",
+            ),
+            Self::Misconfigured(_) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "misconfigured",
+                "Misconfigured gateway",
+            ),
+            Self::EngineUnreachable => (
+                StatusCode::BAD_GATEWAY,
+                "engine_unreachable",
+                "Engine unreachable",
+            ),
+            Self::EngineBadAnswer => (
+                StatusCode::BAD_GATEWAY,
+                "engine_bad_answer",
+                "Bad answer of the engine",
+            ),
+            Self::EngineRejectedCredentials => (
+                StatusCode::BAD_GATEWAY,
+                "engine_rejected_credentials",
+                "Engine rejected the gateway's credentials",
+            ),
+            Self::KeysUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "keys_unavailable",
+                "Issuer keys unavailable",
+            ),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::EngineTimeout => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "engine_timeout",
+                "Engine timeout",
+            ),
+        }
+    }
+
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    /// The stable machine word of the answer.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.kind().1
+    }
+
+    /// A short name of the kind of problem.
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        self.kind().2
+    }
+
+    /// One or two sentences for the caller: what was refused and what would be accepted.
+    #[must_use]
+    pub fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::BadPath(why) => {
+                format!("The path was refused: {why}. Send it in its plain form.").into()
+            }
+            Self::BadRequest(why) => (*why).into(),
+            Self::TwoCredentials => {
+                "The request has more than one Authorization. Send one bearer token.".into()
+            }
+            Self::BodyInvalid(why) => why.clone().into_string().into(),
+            Self::TokenMissing => {
+                "A bearer token is needed: send the header `Authorization: Bearer <token>`.".into()
+            }
+            Self::TokenInvalid(why) => format!("The token was refused: {why}.").into(),
+            Self::TokenExpired => "The token has expired. Get a new one and try again.".into(),
+            Self::AccessDenied(denial) => {
+                let Denial { operation, profile, member } = &**denial;
+                match member {
+                    None => format!("The profile `{profile}` does not allow the operation `{operation}`."),
+                    Some(member) => format!(
+                        "The profile `{profile}` does not allow `{member}` in the operation `{operation}`."
+                    ),
+                }
+                .into()
+            }
+            Self::ProtectedVariable(name) => {
+                format!("The variable `{name}` says who started the process and cannot be changed.").into()
+            }
+            Self::CannotAttribute(operation) => format!(
+                "`{operation}` would start instances with another caller's initiator. Start new ones instead."
+            )
+            .into(),
+            Self::NotFound => "There is no such route here.".into(),
+            Self::MethodNotAllowed(allow) => format!("This path takes {allow}.").into(),
+            Self::RequestTimeout | Self::ClientGone => {
+                "The request's body did not arrive in time.".into()
+            }
+            Self::BodyTooLarge(limit) => {
+                format!("The body is larger than the {limit} bytes that are accepted here.").into()
+            }
+            Self::UnsupportedMediaType(why) => (*why).into(),
+            Self::HeaderTooLarge => {
+                "The request's path and headers are larger than the engine accepts.".into()
+            }
+            Self::Internal | Self::Misconfigured(_) => {
+                "The gateway made a mistake. Its log has the request id.".into()
+            }
+            Self::EngineUnreachable => {
+                "The process engine cannot be reached. Try again later.".into()
+            }
+            Self::EngineBadAnswer => "The process engine sent no valid answer.".into(),
+            Self::EngineRejectedCredentials => {
+                "The process engine refused the gateway's own account. Tell its operator; a new token does not help.".into()
+            }
+            Self::KeysUnavailable => {
+                "The keys to check the token with cannot be had yet. Try again in some seconds.".into()
+            }
+            Self::Overloaded => "Too many requests are in flight. Try again in some seconds.".into(),
+            Self::EngineTimeout => "The process engine did not answer in time.".into(),
+        }
+    }
+
+    /// The `WWW-Authenticate` challenge, RFC 6750 §3: a bare one where no token came.
+    #[must_use]
+    pub fn challenge(&self) -> Option<String> {
+        const REALM: &str = "Bearer realm=\"bpmgate\"";
+        let description = match self {
+            Self::TokenMissing => return Some(REALM.to_owned()),
+            Self::TokenInvalid(why) => why,
+            Self::TokenExpired => "the token has expired",
+            _ => return None,
+        };
+        Some(format!(
+            "{REALM}, error=\"invalid_token\", error_description=\"{description}\""
+        ))
+    }
+
+    /// After how many seconds it makes sense to try again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::KeysUnavailable => Some(5),
+            Self::Overloaded => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The answer's body.
+    #[must_use]
+    pub fn to_json(&self, request_id: &str, now: SystemTime) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Shape<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            error: &'a str,
+            code: &'a str,
+            timestamp: String,
+            request_id: &'a str,
+        }
+        let (status, code, title) = self.kind();
+        serde_json::to_vec(&Shape {
+            r#type: format!("urn:bpmgate:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail(),
+            error: title,
+            code,
+            timestamp: humantime::format_rfc3339_millis(now).to_string(),
+            request_id,
+        })
+        .unwrap_or_default()
+    }
+}
+
+impl From<std::convert::Infallible> for Problem {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
