@@ -1,1 +1,4 @@
 //! bpmgate
+
+#[cfg(feature = "server")]
+pub mod config;
