@@ -3,6 +3,8 @@
 
 pub mod access;
 pub mod body;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod forwarded;
 pub mod identity;
 pub mod layer;
