@@ -9,12 +9,16 @@ mod authorize;
 mod checked;
 mod cors;
 mod credentials;
+mod deadline;
 mod engine_answer;
 mod engine_headers;
 mod match_operation;
 mod normalize_path;
 mod observe;
+mod own;
 mod problems;
+#[cfg(feature = "fetch")]
+mod retry;
 mod rewrite_path;
 mod route;
 
@@ -23,11 +27,15 @@ pub use authorize::{Authorize, AuthorizeLayer};
 pub use checked::{Check, CheckLayer, Checked, Checking};
 pub use cors::{Cors, CorsLayer, CorsOrigins};
 pub use credentials::{Credentials, CredentialsLayer};
+pub use deadline::{Deadline, DeadlineLayer};
 pub use engine_answer::{EngineAnswer, EngineAnswerLayer, MAX_LINKS_BYTES};
 pub use engine_headers::{EngineHeaders, EngineHeadersLayer};
 pub use match_operation::{MatchOperation, MatchOperationLayer};
 pub use normalize_path::{NormalizePath, NormalizePathLayer};
 pub use observe::{Observe, ObserveLayer};
+pub use own::{OWN_PATHS, Own};
 pub use problems::{ProblemLayer, Problems};
+#[cfg(feature = "fetch")]
+pub use retry::{Retry, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};

@@ -5,6 +5,8 @@ pub mod access;
 pub mod body;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "fetch")]
+pub mod engine;
 pub mod forwarded;
 pub mod identity;
 pub mod layer;
@@ -12,6 +14,8 @@ pub mod operation;
 pub mod path;
 pub mod problem;
 pub mod request_info;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use identity::Identity;
 pub use problem::Problem;

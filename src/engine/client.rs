@@ -1,0 +1,310 @@
+//! HTTP/1.1 to the engine over pooled connections (engine fact: the plain port knows no HTTP/2).
+//!
+//! The engine closes a connection after its 100th answer, which it announces with `Connection: close`,
+//! and after 60 s of silence, which it does not announce. So:
+//! 1. A connection that was silent for nearly `idle_connection` is not used again, as the engine may
+//!    be closing it at this moment.
+//! 2. Where a pooled connection turns out to be closed **before a byte of the request was written**,
+//!    hyper gives the request back and it goes over another connection. In every other case the error
+//!    says that something was sent, and a start is not sent twice.
+//! 3. A connection returns to the pool when its answer's body has ended; an answer that is dropped
+//!    before closes its connection, so the engine sees that the client went away.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use pin_project_lite::pin_project;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::time::{Instant, timeout};
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::EngineError;
+use crate::body::{Body, BoxError, Guarded, problem_in};
+use crate::problem::Problem;
+
+/// How the client connects and waits.
+#[derive(Debug, Clone)]
+pub struct ClientSettings {
+    /// The longest wait for a connection, TLS included.
+    pub connect: Duration,
+    /// How long the engine keeps a silent connection.
+    pub idle_connection: Duration,
+    /// The longest silence within an answer's body.
+    pub body_idle: Duration,
+    /// PEM certificates to trust instead of the system's, where given.
+    pub roots: Option<Vec<u8>>,
+}
+
+/// Sends requests to one engine; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EngineClient(Arc<Pool>);
+
+struct Pool {
+    connector: HttpsConnector<HttpConnector>,
+    base: Uri,
+    host: HeaderValue,
+    settings: ClientSettings,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+/// A connection that waits for its next request.
+struct Idle {
+    sender: SendRequest<Body>,
+    since: Instant,
+}
+
+impl EngineClient {
+    /// Makes a client for the engine at `base`, of which scheme and authority count.
+    ///
+    /// # Errors
+    /// `base` has no authority, or the trusted certificates cannot be had.
+    pub fn new(base: &Uri, settings: ClientSettings) -> Result<Self, BoxError> {
+        let authority = base.authority().ok_or("the engine's URL has no host")?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(settings.connect));
+        Ok(Self(Arc::new(Pool {
+            connector: HttpsConnectorBuilder::new()
+                .with_tls_config(tls(settings.roots.as_deref())?)
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(http),
+            base: base.clone(),
+            host: HeaderValue::from_str(authority.as_str())?,
+            settings,
+            idle: Mutex::default(),
+        })))
+    }
+}
+
+impl Service<Request<Body>> for EngineClient {
+    type Response = Response<Body>;
+    type Error = EngineError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, EngineError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(exchange(self.0.clone(), request))
+    }
+}
+
+async fn exchange(
+    pool: Arc<Pool>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, EngineError> {
+    if !request.headers().contains_key(HOST) {
+        request.headers_mut().insert(HOST, pool.host.clone());
+    }
+    *request.version_mut() = http::Version::HTTP_11;
+    loop {
+        let (mut sender, pooled) = match pool.take() {
+            Some(sender) => (sender, true),
+            None => match pool.connect().await {
+                Ok(sender) => (sender, false),
+                Err(source) => return Err(unsent(request, source)),
+            },
+        };
+        match sender.try_send_request(request).await {
+            Ok(answer) => return Ok(answer.map(|body| pool.body(body, sender))),
+            Err(mut error) => match error.take_message() {
+                Some(back) if pooled => request = back,
+                Some(back) => return Err(unsent(back, error.into_error().into())),
+                None => {
+                    let source = error.into_error();
+                    debug!(error = %source, "exchange with the engine broke");
+                    // A body of ours that failed says why: too large, too slow.
+                    let problem = problem_in(&source).unwrap_or_else(|| {
+                        if source.is_parse() {
+                            Problem::EngineBadAnswer
+                        } else if source.is_user() {
+                            Problem::ClientGone
+                        } else {
+                            Problem::EngineUnreachable
+                        }
+                    });
+                    let source = Some(source.into());
+                    return Err(EngineError {
+                        problem,
+                        unsent: None,
+                        source,
+                    });
+                }
+            },
+        }
+    }
+}
+
+fn unsent(request: Request<Body>, source: BoxError) -> EngineError {
+    debug!(error = %source, "no connection to the engine");
+    EngineError {
+        problem: Problem::EngineUnreachable,
+        unsent: Some(Box::new(request)),
+        source: Some(source),
+    }
+}
+
+impl Pool {
+    /// The connection that was used last and is still good.
+    fn take(&self) -> Option<SendRequest<Body>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The few newest may still be finishing their last answer; older ones are not waited for.
+        let newest = idle.len().saturating_sub(LOOK_AT)..idle.len();
+        let good = newest.rev().find(|&index| {
+            idle.get(index)
+                .is_some_and(|idle| idle.sender.is_ready() && self.is_fresh(idle))
+        })?;
+        idle.remove(good).map(|idle| idle.sender)
+    }
+
+    fn put(&self, sender: SendRequest<Body>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while idle
+            .front()
+            .is_some_and(|oldest| oldest.sender.is_closed() || !self.is_fresh(oldest))
+        {
+            idle.pop_front();
+        }
+        idle.push_back(Idle {
+            sender,
+            since: Instant::now(),
+        });
+    }
+
+    /// A tenth before the engine may close it, a connection is given up.
+    fn is_fresh(&self, idle: &Idle) -> bool {
+        idle.since.elapsed() < self.settings.idle_connection.mul_f32(0.9)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
+        let connecting = async {
+            let stream = self.connector.clone().oneshot(self.base.clone()).await?;
+            let (sender, connection) = http1::handshake::<_, Body>(stream).await?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "connection to the engine ended");
+                }
+            });
+            Ok::<_, BoxError>(sender)
+        };
+        timeout(self.settings.connect, connecting).await?
+    }
+
+    fn body(self: &Arc<Self>, body: Incoming, sender: SendRequest<Body>) -> Body {
+        if body.is_end_stream() {
+            self.put(sender);
+            return Body::empty();
+        }
+        let lent = Lent {
+            inner: body,
+            sender: Some(sender),
+            pool: Arc::downgrade(self),
+        };
+        Body::stream(Guarded::new(lent).idle(self.settings.body_idle, Problem::EngineTimeout))
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The system's certificates, or the given ones.
+fn tls(roots: Option<&[u8]>) -> Result<rustls::ClientConfig, BoxError> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?;
+    let builder = match roots {
+        None => builder.with_platform_verifier()?,
+        Some(pem) => {
+            let mut store = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                store.add(certificate?)?;
+            }
+            if store.is_empty() {
+                return Err("no certificate in the file of trusted roots".into());
+            }
+            builder.with_root_certificates(store)
+        }
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+pin_project! {
+    /// An answer's body that gives its connection back when it has ended.
+    struct Lent {
+        #[pin]
+        inner: Incoming,
+        sender: Option<SendRequest<Body>>,
+        pool: Weak<Pool>,
+    }
+
+    impl PinnedDrop for Lent {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // A body with a length is not polled again after its last byte.
+            if this.inner.is_end_stream() {
+                give_back(this.sender, this.pool);
+            }
+        }
+    }
+}
+
+fn give_back(sender: &mut Option<SendRequest<Body>>, pool: &Weak<Pool>) {
+    if let (Some(sender), Some(pool)) = (sender.take(), pool.upgrade()) {
+        pool.put(sender);
+    }
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        if frame.is_none() {
+            give_back(this.sender, this.pool);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// How many of the newest idle connections are looked at for a ready one.
+const LOOK_AT: usize = 16;

@@ -1,0 +1,244 @@
+//! The longest wait for the engine's answer: 504 `engine_timeout` when it is over.
+//!
+//! The clock runs until the answer's head is there, and stands still while the client is still sending
+//! its body: a large upload over a slow line is no slow engine. A long poll, which the engine may hold
+//! for 30 minutes (engine facts §9), gets that much more.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tower::{Layer, Service};
+
+use crate::body::{Body, BoxError};
+use crate::operation::Matched;
+use crate::problem::Problem;
+
+/// Ends requests that the engine does not answer in time.
+#[derive(Debug, Clone, Copy)]
+pub struct DeadlineLayer {
+    response: Duration,
+}
+
+impl DeadlineLayer {
+    /// Waits so long for the head of an answer.
+    #[must_use]
+    pub fn new(response: Duration) -> Self {
+        Self { response }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline {
+            response: self.response,
+            inner,
+        }
+    }
+}
+
+/// The service of [`DeadlineLayer`].
+#[derive(Debug, Clone)]
+pub struct Deadline<S> {
+    response: Duration,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Deadline<S>
+where
+    S: Service<Request<Body>>,
+    S::Error: Into<Problem>,
+{
+    type Response = S::Response;
+    type Error = Problem;
+    type Future = DeadlineFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let long_poll = matches!(
+            request.extensions().get(),
+            Some(Matched::Operation(found)) if found.operation.is_long_poll()
+        );
+        let budget = if long_poll {
+            self.response + LONGEST_POLL
+        } else {
+            self.response
+        };
+        let mut progress = None;
+        let request = if request.body().is_end_stream() {
+            request
+        } else {
+            let shared = progress.insert(Arc::new(Progress::default())).clone();
+            request.map(|inner| {
+                Body::stream(Tracked {
+                    inner,
+                    progress: shared,
+                })
+            })
+        };
+        DeadlineFuture {
+            timer: sleep(budget),
+            budget,
+            progress,
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+/// How far the request's body has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Frames that the engine's connection has taken.
+    frames: AtomicU64,
+    /// Whether the next frame has yet to come from the client.
+    client_is_late: AtomicBool,
+}
+
+pin_project! {
+    /// The future of [`Deadline`].
+    #[derive(Debug)]
+    pub struct DeadlineFuture<F> {
+        #[pin]
+        timer: Sleep,
+        budget: Duration,
+        progress: Option<Arc<Progress>>,
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, T, E> Future for DeadlineFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<Problem>,
+{
+    type Output = Result<T, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(answer) = this.inner.poll(cx) {
+            return Poll::Ready(answer.map_err(Into::into));
+        }
+        loop {
+            ready!(this.timer.as_mut().poll(cx));
+            let moved = this.progress.as_ref().is_some_and(|progress| {
+                progress.frames.swap(0, Ordering::Relaxed) > 0
+                    || progress.client_is_late.load(Ordering::Relaxed)
+            });
+            if !moved {
+                return Poll::Ready(Err(Problem::EngineTimeout));
+            }
+            this.timer.as_mut().reset(Instant::now() + *this.budget);
+        }
+    }
+}
+
+pin_project! {
+    /// A request body that says how far it has come.
+    struct Tracked {
+        #[pin]
+        inner: Body,
+        progress: Arc<Progress>,
+    }
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = this.inner.poll_frame(cx);
+        this.progress
+            .client_is_late
+            .store(frame.is_pending(), Ordering::Relaxed);
+        this.progress.frames.fetch_add(1, Ordering::Relaxed);
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The engine refuses an `asyncResponseTimeout` over this.
+const LONGEST_POLL: Duration = Duration::from_secs(30 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Catalogue;
+    use http::Method;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    async fn wait(request: Request<Body>, engine: Duration) -> (Result<(), Problem>, Duration) {
+        let inner = tower::service_fn(move |request: Request<Body>| async move {
+            let _ = request.into_body().collect().await;
+            sleep(engine).await;
+            Ok::<_, Problem>(())
+        });
+        let began = Instant::now();
+        let answer = DeadlineLayer::new(Duration::from_secs(30))
+            .layer(inner)
+            .oneshot(request)
+            .await;
+        (answer, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_after_the_deadline_is_a_timeout() {
+        let (answer, _) = wait(Request::new(Body::empty()), Duration::from_secs(29)).await;
+        assert_eq!(answer, Ok(()));
+        let (answer, after) = wait(Request::new(Body::empty()), Duration::from_secs(31)).await;
+        assert_eq!(answer, Err(Problem::EngineTimeout));
+        assert_eq!(after.as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_upload_is_no_slow_engine() {
+        let slow = futures_util::stream::unfold(0, |sent| async move {
+            sleep(Duration::from_secs(20)).await;
+            (sent < 5).then(|| {
+                (
+                    Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"x"))),
+                    sent + 1,
+                )
+            })
+        });
+        let slow = Body::stream(http_body_util::StreamBody::new(slow));
+        let (answer, after) = wait(Request::new(slow), Duration::from_secs(10)).await;
+        assert_eq!(answer, Ok(()));
+        assert_eq!(after.as_secs(), 130);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_poll_may_take_its_30_minutes() {
+        let mut request = Request::new(Body::empty());
+        request
+            .extensions_mut()
+            .insert(Catalogue::builtin().find(&Method::POST, "/external-task/fetchAndLock"));
+        let (answer, _) = wait(request, Duration::from_secs(1800)).await;
+        assert_eq!(answer, Ok(()));
+    }
+}

@@ -1,0 +1,227 @@
+//! The gateway's own routes, which need no token: `/health`; `/docs` and `/openapi.json` are reserved.
+//!
+//! `/health` asks the engine for its version, at most once a second however many ask here; after an
+//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt};
+
+use crate::body::Body;
+use crate::problem::Problem;
+use crate::request_info::Findings;
+
+/// The paths that are never the engine's.
+pub const OWN_PATHS: [&str; 3] = ["/health", "/docs", "/openapi.json"];
+
+/// The service of the own routes.
+#[derive(Debug, Clone)]
+pub struct Own<E> {
+    engine: E,
+    health: Arc<Health>,
+}
+
+#[derive(Debug)]
+struct Health {
+    /// The path of the engine's version, as the engine knows it.
+    version_path: String,
+    /// The engine's address, where answers may name it.
+    engine_url: Option<String>,
+    /// When the engine was asked last, and what it said; held while it is asked.
+    last: Mutex<Option<(Instant, StatusCode)>>,
+}
+
+impl<E> Own<E> {
+    /// `engine` sends a request with the gateway's own credentials; `engine_path` is the path of its
+    /// REST root; `engine_url` is shown in `/health` where given.
+    pub fn new(engine: E, engine_path: &str, engine_url: Option<String>) -> Self {
+        let version_path = format!("{}/version", engine_path.trim_end_matches('/'));
+        let health = Health {
+            version_path,
+            engine_url,
+            last: Mutex::default(),
+        };
+        Self {
+            engine,
+            health: Arc::new(health),
+        }
+    }
+}
+
+impl<E, B> Service<Request<B>> for Own<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    E::Error: Into<Problem> + Send,
+    E::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if request.uri().path() != "/health" {
+            return Box::pin(async { Err(Problem::NotFound) });
+        }
+        if let Some(findings) = request.extensions().get::<Findings>() {
+            findings.note_route("/health");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Box::pin(async { Err(Problem::MethodNotAllowed("GET, HEAD".into())) });
+        }
+        let (engine, health) = (self.engine.clone(), self.health.clone());
+        Box::pin(async move { Ok(health.answer(engine).await) })
+    }
+}
+
+impl Health {
+    async fn answer<E>(&self, engine: E) -> Response<Body>
+    where
+        E: Service<Request<Body>, Response = Response<Body>>,
+        E::Error: Into<Problem>,
+    {
+        let reachable = self.engine_status(engine).await.is_success();
+        let mut shape = json!({
+            "status": if reachable { "healthy" } else { "degraded" },
+            "timestamp": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            "engine_reachable": reachable,
+        });
+        if let (Some(url), Some(members)) = (&self.engine_url, shape.as_object_mut()) {
+            members.insert("engine_url".to_owned(), url.clone().into());
+        }
+        let mut answer = Response::new(Body::from(Bytes::from(shape.to_string())));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+    }
+
+    /// What the engine said last, or says now; those who ask meanwhile wait for the one answer.
+    async fn engine_status<E>(&self, engine: E) -> StatusCode
+    where
+        E: Service<Request<Body>, Response = Response<Body>>,
+        E::Error: Into<Problem>,
+    {
+        let mut last = self.last.lock().await;
+        if let Some((asked, status)) = *last {
+            let believed = if status == StatusCode::UNAUTHORIZED {
+                AFTER_REFUSAL
+            } else {
+                BELIEVED
+            };
+            if asked.elapsed() < believed {
+                return status;
+            }
+        }
+        let mut request = Request::new(Body::empty());
+        let status = match self.version_path.parse() {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                match engine.oneshot(request).await.map_err(Into::into) {
+                    Ok(answer) => answer.status(),
+                    Err(problem) => problem.status(),
+                }
+            }
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        *last = Some((Instant::now(), status));
+        status
+    }
+}
+
+const BELIEVED: Duration = Duration::from_secs(1);
+const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Asks so often, this far apart; gives the answers' `status` and how often the engine was asked.
+    async fn health(engine_status: u16, apart: Duration) -> (String, u32) {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = asked.clone();
+        let engine = tower::service_fn(move |request: Request<Body>| {
+            assert_eq!(request.uri(), "/engine-rest/version");
+            count.fetch_add(1, Ordering::Relaxed);
+            let answer = Response::builder()
+                .status(engine_status)
+                .body(Body::empty())
+                .unwrap();
+            async { Ok::<_, Problem>(answer) }
+        });
+        let own = Own::new(engine, "/engine-rest/", None);
+        let mut status = String::new();
+        for _ in 0..2 {
+            let request = Request::get("/health").body(Body::empty()).unwrap();
+            let answer = own.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(body.get("engine_url").is_none());
+            status = body["status"].as_str().unwrap().to_owned();
+            tokio::time::advance(apart).await;
+        }
+        (status, asked.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_engine_is_asked_once_a_second() {
+        assert_eq!(
+            health(200, Duration::from_millis(999)).await,
+            ("healthy".to_owned(), 1)
+        );
+        assert_eq!(
+            health(200, Duration::from_millis(1001)).await,
+            ("healthy".to_owned(), 2)
+        );
+        assert_eq!(
+            health(500, Duration::from_secs(2)).await,
+            ("degraded".to_owned(), 2)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_credentials_are_not_tried_again_for_a_minute() {
+        assert_eq!(
+            health(401, Duration::from_secs(59)).await,
+            ("degraded".to_owned(), 1)
+        );
+        assert_eq!(
+            health(401, Duration::from_secs(61)).await,
+            ("degraded".to_owned(), 2)
+        );
+    }
+
+    #[tokio::test]
+    async fn only_get_and_head_of_health_are_answered() {
+        let engine = tower::service_fn(|_: Request<Body>| async {
+            Err::<Response<Body>, _>(Problem::Internal)
+        });
+        let own = Own::new(engine, "", None);
+        for (method, path, want) in [
+            ("POST", "/health", "method_not_allowed"),
+            ("GET", "/docs", "not_found"),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .body(())
+                .unwrap();
+            assert_eq!(own.clone().oneshot(request).await.unwrap_err().code(), want);
+        }
+    }
+}

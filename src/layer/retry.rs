@@ -1,0 +1,164 @@
+//! Tries again where that cannot do a thing twice.
+//!
+//! Any request of which not a byte was sent; and `GET` or `HEAD` without a body, which change nothing
+//! at the engine. A start that was sent and got no answer is **not** sent again: the engine may have
+//! started it. Waits grow from `backoff` by two each time, with jitter; the deadline above bounds them all.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use tower::{Layer, Service};
+use tracing::debug;
+
+use crate::body::Body;
+use crate::engine::EngineError;
+use crate::problem::Problem;
+
+/// Repeats what may be repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryLayer {
+    attempts: u32,
+    backoff: Duration,
+}
+
+impl RetryLayer {
+    /// At most `attempts` tries in all; 0 counts as 1.
+    #[must_use]
+    pub fn new(attempts: u32, backoff: Duration) -> Self {
+        Self { attempts, backoff }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry {
+            rules: *self,
+            inner,
+        }
+    }
+}
+
+/// The service of [`RetryLayer`].
+#[derive(Debug, Clone)]
+pub struct Retry<S> {
+    rules: RetryLayer,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Retry<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let RetryLayer { attempts, backoff } = self.rules;
+        let spare = (attempts > 1 && is_repeatable(&request)).then(|| copy(&request));
+        let next = self.inner.clone();
+        let mut engine = std::mem::replace(&mut self.inner, next);
+        let first = engine.call(request);
+        Box::pin(async move {
+            let mut answer = first.await;
+            for attempt in 1..attempts {
+                let Err(error) = answer else { break };
+                let again = match (error.unsent, &spare) {
+                    (Some(unsent), _) => *unsent,
+                    (None, Some(spare)) if error.problem == Problem::EngineUnreachable => {
+                        copy(spare)
+                    }
+                    (None, _) => return Err(error.problem),
+                };
+                debug!(attempt, "trying the engine again");
+                tokio::time::sleep(jittered(backoff, attempt)).await;
+                std::future::poll_fn(|cx| engine.poll_ready(cx)).await?;
+                answer = engine.call(again).await;
+            }
+            answer.map_err(Into::into)
+        })
+    }
+}
+
+fn is_repeatable(request: &Request<Body>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream()
+}
+
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+/// Between a half and the whole of `backoff * 2^(attempt - 1)`, so that many callers do not come together.
+fn jittered(backoff: Duration, attempt: u32) -> Duration {
+    let whole = backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+    // The low bits of a fresh UUIDv7 are random.
+    let random = f64::from(uuid::Uuid::now_v7().as_fields().3[7]) / 255.0;
+    whole.mul_f64(0.5 + random / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tower::ServiceExt;
+
+    async fn tries(method: Method, body: Body, sent: bool) -> (u32, Result<(), Problem>) {
+        let count = Arc::new(AtomicU32::new(0));
+        let seen = count.clone();
+        let engine = tower::service_fn(move |request: Request<Body>| {
+            seen.fetch_add(1, Ordering::Relaxed);
+            let unsent = (!sent).then(|| Box::new(request));
+            let problem = Problem::EngineUnreachable;
+            async {
+                Err::<Response<Body>, _>(EngineError {
+                    problem,
+                    unsent,
+                    source: None,
+                })
+            }
+        });
+        let request = Request::builder().method(method).body(body).unwrap();
+        let layer = RetryLayer::new(3, Duration::from_millis(500));
+        let answer = layer.layer(engine).oneshot(request).await;
+        (count.load(Ordering::Relaxed), answer.map(drop))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_sent_is_repeated_only_for_get_and_head() {
+        for (method, body, sent, want) in [
+            (Method::POST, Body::from(bytes::Bytes::from("{}")), true, 1),
+            (Method::POST, Body::empty(), true, 1),
+            (Method::PUT, Body::empty(), true, 1),
+            (Method::DELETE, Body::empty(), true, 1),
+            (Method::GET, Body::from(bytes::Bytes::from("x")), true, 1),
+            (Method::GET, Body::empty(), true, 3),
+            (Method::HEAD, Body::empty(), true, 3),
+            (Method::POST, Body::from(bytes::Bytes::from("{}")), false, 3),
+        ] {
+            let (tries, answer) = tries(method.clone(), body, sent).await;
+            assert_eq!(
+                (tries, answer),
+                (want, Err(Problem::EngineUnreachable)),
+                "{method} {sent}"
+            );
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The hyper server: binds, accepts, and lets every request in flight finish before it ends.
+
+mod activity;
+mod connection;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Service;
+use tracing::{info, warn};
+
+pub use connection::{Connections, Limits};
+
+use crate::body::{Body, BoxError};
+
+/// A bound listener that is ready to accept.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds the address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address that is bound.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready; then accepts no more, lets every request in flight finish, and
+    /// cuts what is left after `grace`.
+    pub async fn serve<S, R>(
+        self,
+        connections: Connections<S>,
+        shutdown: impl Future<Output = ()>,
+        grace: Duration,
+    ) where
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let graceful = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(
+            connections.limits().connections.min(Semaphore::MAX_PERMITS),
+        ));
+        let connections = Arc::new(connections);
+        tokio::pin!(shutdown);
+        loop {
+            let (stream, peer, slot) = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                accepted = self.accept(&slots) => accepted,
+            };
+            let connections = connections.clone();
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                connections.serve(stream, peer, watcher).await;
+                drop(slot);
+            });
+        }
+        drop(self.listener);
+        info!(connections = graceful.count(), "draining");
+        if tokio::time::timeout(grace, graceful.shutdown())
+            .await
+            .is_err()
+        {
+            warn!("the grace time is over, connections were cut");
+        }
+    }
+
+    /// The next connection, once there is a slot for it: others wait in the kernel's queue.
+    async fn accept(
+        &self,
+        slots: &Arc<Semaphore>,
+    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+        let slot = slots.clone().acquire_owned().await.ok();
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (stream, peer, slot),
+                // Out of file descriptors, or the client was gone already: neither ends the server.
+                Err(error) => {
+                    warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The pause after a failed accept, so that a lack of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

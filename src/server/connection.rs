@@ -1,0 +1,263 @@
+//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, within its limits.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::Watcher;
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+use tokio::time::sleep_until;
+use tower::Service;
+use tracing::{debug, trace};
+
+use super::activity::{Activity, Watched};
+use crate::body::{Body, BoxError, Guarded};
+use crate::problem::Problem;
+use crate::request_info::Peer;
+
+/// What a connection may do.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// The bytes of a request's head.
+    pub header_bytes: usize,
+    /// The number of its headers.
+    pub headers: usize,
+    /// How long a head may take.
+    pub header_read_timeout: Duration,
+    /// The longest silence within a request's body.
+    pub body_idle_timeout: Duration,
+    /// The longest silence between requests, or of a client that takes no more of its answer.
+    pub idle_connection: Duration,
+    /// The bytes of a request's body; `None` is unlimited.
+    pub request_body: Option<u64>,
+}
+
+/// Serves connections with a stack of layers.
+#[derive(Debug)]
+pub struct Connections<S> {
+    stack: S,
+    limits: Limits,
+    http: auto::Builder<TokioExecutor>,
+}
+
+impl<S> Connections<S> {
+    /// Every request goes to `stack`.
+    pub fn new(stack: S, limits: Limits) -> Self {
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            // The head's time is `Activity`'s.
+            .header_read_timeout(None)
+            .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
+            .max_headers(limits.headers);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(STREAMS)
+            .adaptive_window(true);
+        Self {
+            stack,
+            limits,
+            http,
+        }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Serves one connection until it ends, is silent for too long, or the server drains.
+    pub(super) async fn serve<R>(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher)
+    where
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let _ = stream.set_nodelay(true);
+        let activity = Activity::new(self.limits.idle_connection, self.limits.header_read_timeout);
+        let entry = Entry {
+            stack: self.stack.clone(),
+            peer: Peer {
+                address: peer.ip(),
+                tls: false,
+            },
+            activity: activity.clone(),
+            body_limit: self.limits.request_body,
+            body_idle: self.limits.body_idle_timeout,
+        };
+        let io = TokioIo::new(Watched::new(stream, activity.clone()));
+        let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
+        tokio::pin!(connection);
+        let look_again = sleep_until(activity.began() + LOOK);
+        tokio::pin!(look_again);
+        loop {
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        trace!(%peer, error, "connection ended");
+                    }
+                    return;
+                }
+                () = &mut look_again => {
+                    let now = tokio::time::Instant::now();
+                    match activity.deadline() {
+                        Some(deadline) if deadline <= now => {
+                            debug!(%peer, "silent connection closed");
+                            return;
+                        }
+                        deadline => look_again
+                            .as_mut()
+                            .reset(deadline.unwrap_or(now + LOOK).min(now + LOOK)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The service of one connection: gives each request its peer and its guarded body.
+#[derive(Debug, Clone)]
+struct Entry<S> {
+    stack: S,
+    peer: Peer,
+    activity: Arc<Activity>,
+    body_limit: Option<u64>,
+    body_idle: Duration,
+}
+
+impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone,
+{
+    type Response = Response<Counted<R>>;
+    type Error = Infallible;
+    type Future = EntryFuture<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(|incoming| {
+            if incoming.is_end_stream() {
+                return Body::empty();
+            }
+            let guarded = Guarded::new(incoming)
+                .limit(self.body_limit)
+                .idle(self.body_idle, Problem::RequestTimeout);
+            Body::stream(guarded)
+        });
+        request.extensions_mut().insert(self.peer);
+        // Every layer of the gateway is always ready: those that wait, wait in `call`.
+        let inner = self.stack.clone().call(request);
+        EntryFuture {
+            inner,
+            exchange: Some(Exchange::begin(self.activity.clone())),
+        }
+    }
+}
+
+/// A request between its head and the end of its answer, as the connection's [`Activity`] counts it.
+struct Exchange {
+    activity: Arc<Activity>,
+    answered: bool,
+}
+
+impl Exchange {
+    fn begin(activity: Arc<Activity>) -> Self {
+        activity.request_began();
+        Self {
+            activity,
+            answered: false,
+        }
+    }
+
+    fn answered(&mut self) {
+        self.answered = true;
+        self.activity.head_ended();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.activity.head_ended();
+        }
+        self.activity.request_ended();
+    }
+}
+
+pin_project! {
+    struct EntryFuture<F> {
+        #[pin]
+        inner: F,
+        exchange: Option<Exchange>,
+    }
+}
+
+impl<F, R> Future for EntryFuture<F>
+where
+    F: Future<Output = Result<Response<R>, Infallible>>,
+{
+    type Output = Result<Response<Counted<R>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.inner.poll(cx))?;
+        if let Some(exchange) = this.exchange.as_mut() {
+            exchange.answered();
+        }
+        let exchange = this.exchange.take();
+        Poll::Ready(Ok(answer.map(|inner| Counted { inner, exchange })))
+    }
+}
+
+pin_project! {
+    /// An answer's body; the exchange ends with it.
+    struct Counted<R> {
+        #[pin]
+        inner: R,
+        exchange: Option<Exchange>,
+    }
+}
+
+impl<R: HttpBody> HttpBody for Counted<R> {
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// hyper's smallest read buffer.
+const SMALLEST_BUFFER: usize = 8192;
+
+/// Concurrent HTTP/2 streams of one connection.
+const STREAMS: u32 = 250;
+
+/// How often a connection's activity is looked at, at the latest.
+const LOOK: Duration = Duration::from_secs(5);
