@@ -84,10 +84,16 @@ impl Engine {
 
     /// Deploys one BPMN document, for a tenant or for none.
     pub(crate) async fn deploy(&self, bpmn: &str, tenant: Option<&str>) {
+        self.deploy_file("model.bpmn", bpmn, tenant).await;
+    }
+
+    /// Deploys one document of the kind that its file name says.
+    pub(crate) async fn deploy_file(&self, file: &str, document: &str, tenant: Option<&str>) {
         const BOUNDARY: &str = "a-boundary-that-no-model-contains";
+        let resource = format!("name=\"resource\"; filename=\"{file}\"");
         let mut parts = vec![
             ("name=\"deployment-name\"", "acceptance"),
-            ("name=\"model\"; filename=\"model.bpmn\"", bpmn),
+            (resource.as_str(), document),
         ];
         parts.extend(tenant.map(|tenant| ("name=\"tenant-id\"", tenant)));
         let mut body = String::new();
