@@ -9,7 +9,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test ends at what it did not expect, also where it is set up"
+    clippy::print_stdout,
+    reason = "a test ends at what it did not expect, also where it is set up, and says what it saw"
 )]
 
 mod catalogue;

@@ -13,4 +13,4 @@ pub(crate) use issuer::{Issuer, Person};
 
 /// How long anything that must come may take before the test fails: generous, as a wait ends with
 /// what it waits for.
-pub(crate) const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+pub(crate) const DEADLINE: std::time::Duration = std::time::Duration::from_mins(1);

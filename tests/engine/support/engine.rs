@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
@@ -98,11 +100,15 @@ impl Engine {
         parts.extend(tenant.map(|tenant| ("name=\"tenant-id\"", tenant)));
         let mut body = String::new();
         for (disposition, content) in parts {
-            body += &format!(
-                "--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n"
-            );
+            let head = [
+                "--",
+                BOUNDARY,
+                "\r\nContent-Disposition: form-data; ",
+                disposition,
+            ];
+            body += &[&head.concat(), "\r\n\r\n", content, "\r\n"].concat();
         }
-        body += &format!("--{BOUNDARY}--\r\n");
+        body = body + "--" + BOUNDARY + "--\r\n";
 
         let url = format!("{}/deployment/create", self.url());
         let mut request = json_request(Method::POST, &url, &Self::authorization(), body);
@@ -168,19 +174,8 @@ fn build() -> PathBuf {
         PathBuf::from,
     );
     fs::create_dir_all(&cache).expect("a directory for the engine");
-    let hash = digest(
-        &SHA256,
-        SOURCES
-            .map(|(path, text)| [path, text].concat())
-            .concat()
-            .as_bytes(),
-    );
-    let hash = hash
-        .as_ref()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
+    let sources = SOURCES.map(|(path, text)| [path, text].concat()).concat();
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, sources.as_bytes()).as_ref()[..12]);
     let jar = cache.join(format!("engine-{hash}.jar"));
 
     // Two runs at the same time: one builds, the other waits here and finds the jar.

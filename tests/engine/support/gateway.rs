@@ -53,7 +53,7 @@ impl Gateway {
         let mut watchdog = Command::new("sh")
             .args([
                 "-c",
-                r#""$@" & exec 2>&-; cat >&-; kill -KILL $!"#,
+                r#""$@" & exec 2>&-; cat >/dev/null; kill -KILL $!"#,
                 "watchdog",
             ])
             .args([env!("CARGO_BIN_EXE_bpmgate"), "serve", "--config"])

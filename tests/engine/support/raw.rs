@@ -10,22 +10,26 @@ use super::DEADLINE;
 /// Sends the bytes and reads until the other side closes: the status and body of each final answer.
 ///
 /// The last request must ask for `Connection: close`.
-pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<(u16, String)> {
+pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Result<Answers, String> {
+    let mut received = Vec::new();
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // Who refuses a request may close before it has read all of it: what counts is its answer.
         drop(stream.write_all(bytes).await);
-        let mut received = Vec::new();
         drop(stream.read_to_end(&mut received).await);
-        received
     };
-    let received = tokio::time::timeout(DEADLINE, exchange)
-        .await
-        .expect("an end of the answer");
-    answers(&received)
+    let ended = tokio::time::timeout(DEADLINE, exchange).await;
+    let answers = answers(&received);
+    match ended {
+        Ok(()) => Ok(answers),
+        Err(_) => Err(format!("the connection is still open, after {answers:?}")),
+    }
 }
 
-fn answers(mut received: &[u8]) -> Vec<(u16, String)> {
+/// The status and the body of each answer.
+pub(crate) type Answers = Vec<(u16, String)>;
+
+fn answers(mut received: &[u8]) -> Answers {
     let mut answers = Vec::new();
     while let Some(end) = memchr::memmem::find(received, b"\r\n\r\n") {
         let (head, rest) = received.split_at(end + 4);
@@ -81,7 +85,8 @@ pub(crate) fn request(start_line: &str, headers: &[&str], body: &[u8]) -> Vec<u8
 pub(crate) fn request_framed(start_line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let mut request = format!("{start_line}\r\nHost: engine.example\r\n");
     for header in headers {
-        request += &format!("{header}\r\n");
+        request += header;
+        request += "\r\n";
     }
     request += "\r\n";
     [request.as_bytes(), body].concat()
