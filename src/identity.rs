@@ -116,3 +116,54 @@ impl std::fmt::Debug for Identity {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Somebody with an email and a name.
+    pub(crate) fn alice() -> Identity {
+        Identity::new(Parts {
+            issuer: "https://issuer.example".into(),
+            id: "alice".to_owned(),
+            email: Some("alice@example.org".to_owned()),
+            name: Some("Alice Liddell".to_owned()),
+            first_name: None,
+            last_name: None,
+            roles: Vec::new(),
+            tenant: None,
+            expires: SystemTime::UNIX_EPOCH,
+            claims: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn there_always_is_a_name() {
+        let Identity(parts) = alice();
+        let nameless = Parts {
+            name: None,
+            ..(*parts).clone()
+        };
+        assert_eq!(Identity::new(nameless.clone()).name(), "alice@example.org");
+        assert_eq!(
+            Identity::new(Parts {
+                email: None,
+                ..nameless
+            })
+            .name(),
+            "alice"
+        );
+    }
+
+    #[test]
+    fn debug_shows_no_claim() {
+        let Identity(parts) = alice();
+        let mut parts = (*parts).clone();
+        parts.claims = Arc::new(
+            [("secret".to_owned(), Value::from("hush"))]
+                .into_iter()
+                .collect(),
+        );
+        assert!(!format!("{:?}", Identity::new(parts)).contains("hush"));
+    }
+}

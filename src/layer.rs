@@ -1,5 +1,33 @@
 //! The layers, one file each. They share nothing but typed values in the request's extensions.
+//!
+//! Every layer is a tower [`Layer`](tower::Layer) that can be used alone in any tower service; its
+//! error is a [`Problem`](crate::Problem), which [`ProblemLayer`] alone turns into an answer. A layer
+//! that misses a value which another one must provide fails closed.
 
+mod admit;
+mod authorize;
 mod checked;
+mod cors;
+mod credentials;
+mod engine_answer;
+mod engine_headers;
+mod match_operation;
+mod normalize_path;
+mod observe;
+mod problems;
+mod rewrite_path;
+mod route;
 
-pub use checked::Checked;
+pub use admit::{Admit, AdmitLayer};
+pub use authorize::{Authorize, AuthorizeLayer};
+pub use checked::{Check, CheckLayer, Checked, Checking};
+pub use cors::{Cors, CorsLayer, CorsOrigins};
+pub use credentials::{Credentials, CredentialsLayer};
+pub use engine_answer::{EngineAnswer, EngineAnswerLayer, MAX_LINKS_BYTES};
+pub use engine_headers::{EngineHeaders, EngineHeadersLayer};
+pub use match_operation::{MatchOperation, MatchOperationLayer};
+pub use normalize_path::{NormalizePath, NormalizePathLayer};
+pub use observe::{Observe, ObserveLayer};
+pub use problems::{ProblemLayer, Problems};
+pub use rewrite_path::{RewritePath, RewritePathLayer};
+pub use route::{Route, RouteLayer};

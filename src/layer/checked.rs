@@ -1,15 +1,97 @@
-//! The future that check-then-call layers share.
+//! What every check-then-call layer shares: look at the request, then pass it on or reject it.
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::Request;
 use pin_project_lite::pin_project;
+use tower::{Layer, Service};
 
 use crate::problem::Problem;
 
+/// A check of a request's head, which may also change it.
+pub trait Check {
+    /// Looks at the request.
+    ///
+    /// # Errors
+    /// The [`Problem`] with which the request ends here; the inner service is not called.
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem>;
+}
+
+/// The layer of a [`Check`].
+#[derive(Debug)]
+pub struct CheckLayer<C>(Arc<C>);
+
+impl<C> CheckLayer<C> {
+    pub(crate) fn of(check: C) -> Self {
+        Self(Arc::new(check))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn check(&self) -> &C {
+        &self.0
+    }
+}
+
+impl<C> Clone for CheckLayer<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C, S> Layer<S> for CheckLayer<C> {
+    type Service = Checking<C, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Checking {
+            check: self.0.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service of a [`Check`].
+#[derive(Debug)]
+pub struct Checking<C, S> {
+    check: Arc<C>,
+    inner: S,
+}
+
+impl<C, S: Clone> Clone for Checking<C, S> {
+    fn clone(&self) -> Self {
+        Self {
+            check: self.check.clone(),
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<C, S, B> Service<Request<B>> for Checking<C, S>
+where
+    C: Check,
+    S: Service<Request<B>>,
+    S::Error: Into<Problem>,
+{
+    type Response = S::Response;
+    type Error = Problem;
+    type Future = Checked<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.check.check(&mut request) {
+            Ok(()) => Checked::passed(self.inner.call(request)),
+            Err(problem) => Checked::rejected(problem),
+        }
+    }
+}
+
 pin_project! {
-    /// The future of a layer that checks a request and then passes it on, or rejects it.
+    /// The future of a layer that passed a request on, or rejected it.
     ///
     /// Named and unboxed, so that a layer costs no allocation.
     #[derive(Debug)]

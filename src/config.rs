@@ -1,0 +1,755 @@
+//! What the user configures: one struct per table of the configuration file, in the file's order.
+//!
+//! The documentation of each field is the user's reference: it becomes `docs/configuration.md` and the descriptions of the JSON Schema.
+//! `Default` of a table is what holds when the file says nothing. Values are parsed, not checked later: a [`HttpUrl`], a [`Prefix`], a
+//! [`ByteSize`] can only be made valid. What needs several keys at once is checked on loading.
+//!
+//! ```
+//! use bpmgate::config::{Config, Issuer};
+//!
+//! let issuer = Issuer { issuer: "https://clerk.example.com".parse().unwrap(), ..Issuer::default() };
+//! let config = Config { issuers: vec![issuer], ..Config::default() };
+//! assert_eq!(config.engine.url.as_str(), "http://localhost:8080/engine-rest");
+//! assert_eq!(config.server.limits.headers, 128);
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+
+mod prefix;
+mod secret;
+mod units;
+mod url;
+
+pub use self::prefix::Prefix;
+pub use self::secret::Secret;
+pub use self::units::{ByteSize, Expected};
+pub use self::url::HttpUrl;
+
+/// The configuration of bpmgate.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Says that all issuers name the same people by the same ids, so that `issuers.id_prefix` is not asked for.
+    ///
+    /// Leave it `false` unless one directory stands behind all of them: else two issuers' `alice` would be one person.
+    pub shared_ids: bool,
+    /// How clients reach the gateway.
+    pub server: Server,
+    /// The operator's own listener.
+    pub admin: Admin,
+    /// The engine behind the gateway.
+    pub engine: Engine,
+    /// The public paths of the engine's REST API.
+    pub routes: Routes,
+    /// Who may sign tokens; at least one `[[issuers]]`.
+    ///
+    /// With several, each needs its own `id_prefix`, unless `shared_ids = true`.
+    pub issuers: Vec<Issuer>,
+    /// The variables that say who started a process.
+    pub initiator: Initiator,
+    /// Who may do what.
+    pub access: Access,
+    /// Which web pages may call the gateway from a browser.
+    pub cors: Cors,
+    /// The workflow API for frontends.
+    pub workflow_api: WorkflowApi,
+    /// Logs, traces and the audit log.
+    pub telemetry: Telemetry,
+}
+
+/// `[server]`: how clients reach the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address and port to listen on, such as `"0.0.0.0:8000"` or `"[::]:8000"`. Port 0 takes a free one; the log line `listening` names it.
+    #[serde(deserialize_with = "units::socket_address")]
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Worker threads, at most 1024; 0: one per core.
+    #[serde(deserialize_with = "units::workers")]
+    #[schemars(range(max = 1024))]
+    pub workers: usize,
+    /// How long requests in flight may take to finish after SIGTERM or SIGINT. `"0s"`: they are cut at once.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub shutdown_grace: Duration,
+    /// Networks (CIDR) or addresses whose `X-Forwarded-*` and `Forwarded` headers are believed, such as `["10.0.0.0/8"]`. Everybody else's are dropped.
+    #[serde(with = "units::networks")]
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// What clients call the gateway, such as `"https://bpm.example.com"`, for links in answers. Empty: taken from each request.
+    #[serde(with = "units::optional")]
+    #[schemars(with = "String")]
+    pub public_url: Option<HttpUrl>,
+    /// TLS towards clients. Without this table the gateway speaks plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
+    /// What one client, and all together, may ask for.
+    pub limits: Limits,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            workers: 0,
+            shutdown_grace: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            public_url: None,
+            tls: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// `[server.tls]`: TLS towards clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate and its chain. Read again when it changes.
+    pub certificate_file: PathBuf,
+    /// PEM file of the certificate's private key. Read again when it changes.
+    pub private_key_file: PathBuf,
+    /// PEM file of the authorities whose client certificates are asked for (mutual TLS). Empty: none are.
+    #[serde(default)]
+    pub client_ca_file: PathBuf,
+}
+
+/// `[server.limits]`: what one client, and all together, may ask for. Limits are inclusive: the value itself still passes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections open at one time, at least 1. More wait to be accepted.
+    #[schemars(range(min = 1))]
+    pub connections: usize,
+    /// Size of a request's line and headers together, from `"8KiB"` to `"1MiB"`. More is 431.
+    pub header_bytes: ByteSize,
+    /// Number of a request's headers, from 1 to 4096. More is 431.
+    #[schemars(range(min = 1, max = 4096))]
+    pub headers: usize,
+    /// How long a request's headers may take to arrive. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub header_read_timeout: Duration,
+    /// How long a body may pause, in either direction, before the request is given up. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub body_idle_timeout: Duration,
+    /// How long a silent client's connection is kept open for its next request. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub idle_connection: Duration,
+    /// Size of a body that is streamed to the engine. More is 413; 0: unlimited.
+    pub request_body: ByteSize,
+    /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413.
+    pub rewritten_body: ByteSize,
+    /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
+    #[schemars(range(min = 1))]
+    pub requests_in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            header_bytes: ByteSize::from_kib(64),
+            headers: 128,
+            header_read_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(60),
+            idle_connection: Duration::from_secs(75),
+            request_body: ByteSize::from_mib(1024),
+            rewritten_body: ByteSize::from_mib(16),
+            requests_in_flight: 10_000,
+        }
+    }
+}
+
+/// `[admin]`: the operator's own listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port of `/livez`, `/readyz`, `/metrics` and `/status`. Empty: turned off.
+    #[serde(with = "units::optional_socket_address")]
+    #[schemars(with = "String")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9000))),
+        }
+    }
+}
+
+/// `[engine]`: the engine behind the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// Where the engine's REST API begins, without query. `http://` to a host that is not loopback is warned of.
+    pub url: HttpUrl,
+    /// Several nodes of one engine cluster, as URLs without path; they stand in for the host of `url`.
+    pub nodes: Vec<HttpUrl>,
+    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`.
+    pub preserve_host: bool,
+    /// How the gateway authenticates itself.
+    pub credentials: Credentials,
+    /// How long the engine may take.
+    pub timeouts: Timeouts,
+    /// When a failed request is sent again.
+    pub retry: Retry,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            url: HttpUrl::from_static("http://localhost:8080/engine-rest"),
+            nodes: Vec::new(),
+            preserve_host: true,
+            credentials: Credentials::default(),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+        }
+    }
+}
+
+/// `[engine.credentials]`: how the gateway authenticates itself to the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Credentials {
+    /// What goes into `Authorization` on the way to the engine.
+    pub mode: CredentialsMode,
+    /// User name for `basic`; without `:` (RFC 7617 §2).
+    pub username: String,
+    /// Password for `basic`. Default `"demo"`.
+    pub password: Secret,
+    /// File to read `password` from instead; one newline at its end is cut. Read again on reload.
+    #[serde(skip_serializing_if = "units::is_no_path")]
+    pub password_file: PathBuf,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self {
+            mode: CredentialsMode::Basic,
+            username: "demo".to_owned(),
+            password: Secret::from("demo".to_owned()),
+            password_file: PathBuf::new(),
+        }
+    }
+}
+
+/// What goes into `Authorization` on the way to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialsMode {
+    /// HTTP Basic with `username` and `password`.
+    Basic,
+    /// A token that the gateway signs for the caller.
+    MintedJwt,
+    /// The caller's own `Authorization`.
+    Relay,
+    /// Nothing.
+    None,
+}
+
+/// `[engine.timeouts]`: how long the engine may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Until a connection stands, TLS included. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub connect: Duration,
+    /// Until the headers of the answer; a long poll gets its own `asyncResponseTimeout` on top. More is 504. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub response: Duration,
+    /// How long an unused connection is kept. Not zero; keep it at or under the engine's own (60 s).
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub idle_connection: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            response: Duration::from_secs(30),
+            idle_connection: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[engine.retry]`: when a failed request is sent again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD.
+    #[schemars(range(max = 10))]
+    pub attempts: u32,
+    /// Pause before the first of these; it doubles with each.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub backoff: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            backoff: Duration::from_millis(500),
+        }
+    }
+}
+
+/// `[routes]`: the public paths of the engine's REST API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Routes {
+    /// Each maps onto the path of `engine.url`: with `/api`, a call of `/api/task` goes to `/engine-rest/task`.
+    ///
+    /// At least one; none under another, and none that meets `/health`, `/docs` or `/openapi.json`.
+    pub prefixes: Vec<Prefix>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            prefixes: vec![
+                Prefix::from_static("/api"),
+                Prefix::from_static("/engine-rest"),
+            ],
+        }
+    }
+}
+
+/// `[[issuers]]`: who may sign tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(transform = issuer_is_required)]
+pub struct Issuer {
+    /// The product behind the issuer: it knows where the keys are and which claims mean what. `oidc` fits any OpenID provider.
+    pub preset: Preset,
+    /// The exact `iss` of the tokens, compared byte by byte. Required.
+    pub issuer: HttpUrl,
+    /// Where the keys are (a JWK set). Empty: the preset's place, or the issuer's discovery document.
+    #[serde(with = "units::optional")]
+    #[schemars(with = "String")]
+    pub jwks_url: Option<HttpUrl>,
+    /// PEM or JWKS file to read the keys from instead of a URL. Empty: none.
+    pub public_key_file: PathBuf,
+    /// Tokens must name one of these in `aud`. Empty: not asked, which is right only where the product writes no `aud` (Clerk's session tokens, Cognito's access tokens).
+    pub audience: Vec<String>,
+    /// Tokens must name one of these in `azp`. Empty: not asked.
+    pub authorized_parties: Vec<String>,
+    /// Signature algorithms that are accepted, at least one. Asymmetric ones only, unless `hs_secret` is set.
+    pub algorithms: Vec<Algorithm>,
+    /// Shared secret for HS256, HS384 or HS512 alone; at least as long as the hash. Empty: none.
+    pub hs_secret: Secret,
+    /// File to read `hs_secret` from instead; one newline at its end is cut. Read again on reload.
+    #[serde(skip_serializing_if = "units::is_no_path")]
+    pub hs_secret_file: PathBuf,
+    /// Put before the caller's id everywhere, such as `"clerk:"`. Required, and different, where there are several issuers (see `shared_ids`).
+    pub id_prefix: String,
+    /// How far the issuer's clock may be off when `exp`, `nbf` and `iat` are checked, at most `"10m"`.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub leeway: Duration,
+    /// How often the keys are fetched, in the background; a failed fetch keeps the old keys. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub jwks_refresh: Duration,
+    /// At most one fetch per this time, however many tokens with unknown key ids come. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub jwks_cooldown: Duration,
+    /// How long one fetch may take. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub jwks_timeout: Duration,
+    /// How long old keys may serve while the issuer cannot be reached.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub jwks_stale: Duration,
+    /// Which claims say what about the caller.
+    pub claims: Claims,
+}
+
+impl Default for Issuer {
+    /// An issuer that signs nothing: `issuer` is a name that cannot exist (RFC 2606 §2) until it is set.
+    fn default() -> Self {
+        Self {
+            preset: Preset::Oidc,
+            issuer: HttpUrl::from_static(UNSET_ISSUER),
+            jwks_url: None,
+            public_key_file: PathBuf::new(),
+            audience: Vec::new(),
+            authorized_parties: Vec::new(),
+            algorithms: vec![Algorithm::Rs256],
+            hs_secret: Secret::default(),
+            hs_secret_file: PathBuf::new(),
+            id_prefix: String::new(),
+            leeway: Duration::from_secs(5),
+            jwks_refresh: Duration::from_mins(10),
+            jwks_cooldown: Duration::from_secs(10),
+            jwks_timeout: Duration::from_secs(5),
+            jwks_stale: Duration::from_hours(24),
+            claims: Claims::default(),
+        }
+    }
+}
+
+/// The product behind an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "each is the product of that name")]
+pub enum Preset {
+    Clerk,
+    Auth0,
+    Keycloak,
+    Entra,
+    Cognito,
+    Zitadel,
+    Supabase,
+    Firebase,
+    Okta,
+    Google,
+    Oidc,
+}
+
+/// A signature algorithm of a token (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names are those of the RFCs")]
+pub enum Algorithm {
+    Rs256,
+    Rs384,
+    Rs512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Es256,
+    Es384,
+    Es512,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    #[serde(rename = "Ed25519")]
+    Ed25519,
+    Hs256,
+    Hs384,
+    Hs512,
+}
+
+/// `[issuers.claims]`: which claims say what about the caller.
+///
+/// Of each list the first claim that is present wins. A claim of the whole name is looked for first; then dots reach inside objects.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Claims {
+    /// The caller's id; at least one claim. A token whose id is missing, empty, no text, longer than 255 bytes or holds a control character is 401.
+    pub id: Vec<String>,
+    /// The caller's email address.
+    pub email: Vec<String>,
+    /// The caller's full name.
+    pub name: Vec<String>,
+    /// The caller's first name, for the name where `name` has none.
+    pub first_name: Vec<String>,
+    /// The caller's last name, for the name where `name` has none.
+    pub last_name: Vec<String>,
+    /// The caller's roles: a text or an array of texts; all claims count.
+    pub roles: Vec<String>,
+    /// The caller's tenant.
+    pub tenant: Vec<String>,
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            id: list(&["sub"]),
+            email: list(&["email"]),
+            name: list(&["name"]),
+            first_name: list(&["given_name", "first_name"]),
+            last_name: list(&["family_name", "last_name"]),
+            roles: list(&["roles", "realm_access.roles"]),
+            tenant: Vec::new(),
+        }
+    }
+}
+
+/// `[initiator]`: the variables that say who started a process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Initiator {
+    /// Name of the variable that holds the caller's id, from 1 to 255 characters.
+    pub id: String,
+    /// Name of the variable that holds the caller's email address; as `id`.
+    pub email: String,
+    /// Name of the variable that holds the caller's name; as `id`.
+    pub name: String,
+    /// What is written when the email, or a name without any fallback, cannot be had from the token.
+    pub missing: Missing,
+    /// What happens to these names in `POST /message` and `POST /signal`, which may start instances and may hit running ones.
+    pub messages: Messages,
+    /// Also fills the variable that the model itself names (`camunda:initiator`).
+    pub model_initiator: bool,
+    /// How long "the newest version of this key" is believed. `"0s"`: the engine is asked each time.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub model_cache: Duration,
+    /// Names of model initiators to protect from the first request on.
+    pub model_names: Vec<String>,
+    /// Keeps later writes of variables (task completion, forms, `PUT .../variables`) away from these names.
+    pub protect_later_writes: bool,
+    /// What happens to a restart, which copies the old instance's variables with its initiator.
+    pub restarts: Restarts,
+}
+
+impl Default for Initiator {
+    fn default() -> Self {
+        Self {
+            id: "initiator".to_owned(),
+            email: "initiatorEmail".to_owned(),
+            name: "initiatorName".to_owned(),
+            missing: Missing::Empty,
+            messages: Messages::Protect,
+            model_initiator: true,
+            model_cache: Duration::from_secs(1),
+            model_names: Vec::new(),
+            protect_later_writes: true,
+            restarts: Restarts::Deny,
+        }
+    }
+}
+
+/// What is written when the email or the name cannot be had from the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// An empty text.
+    Empty,
+    /// A null variable.
+    Null,
+    /// No variable.
+    Omit,
+    /// Nothing: the request is refused.
+    Reject,
+}
+
+/// What happens to the protected names in messages and signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Messages {
+    /// They are removed, so that no running instance loses its initiator; an instance started this way has none.
+    Protect,
+    /// They are removed and written with the caller's; for where only starts are expected.
+    Inject,
+}
+
+/// What happens to a restart of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Restarts {
+    /// It is refused: 403 `cannot_attribute`.
+    Deny,
+    /// It passes, and the new instances keep the old initiator.
+    Keep,
+}
+
+/// `[access]`: who may do what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// Profile of a caller whom no rule matches: `user`, `worker`, `operator`, `deployer`, `admin`, `transparent`, one of `access.profiles`, or `none`, which denies.
+    pub default: String,
+    /// Rules, tried in order; the first whose `when` holds gives the profile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+    /// Profiles of your own, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub profiles: BTreeMap<String, Profile>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            default: "user".to_owned(),
+            rules: Vec::new(),
+            profiles: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[[access.rules]]`: gives a profile to the callers whom `when` describes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Whom the rule means, such as `{ role = "admin" }`; all members must hold, and there must be one.
+    pub when: When,
+    /// The profile they get: `user`, `worker`, `operator`, `deployer`, `admin`, `transparent`, or one of `access.profiles`.
+    pub profile: String,
+}
+
+/// Whom a rule means. All members that are given must hold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct When {
+    /// A role among the claims of `issuers.claims.roles`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub role: Option<String>,
+    /// A claim, by name or by a path with dots; needs `value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub claim: Option<String>,
+    /// What `claim` must be; an array matches if one element does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub value: Option<String>,
+    /// The exact issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub issuer: Option<String>,
+    /// The exact id of the caller, `id_prefix` included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub subject: Option<String>,
+}
+
+/// `[access.profiles.NAME]`: a profile of your own.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// The profile to start from: a built-in one, or another of your own. Absent: nothing is allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub extends: Option<String>,
+    /// Operation ids or groups of the engine's OpenAPI document that are allowed as well.
+    pub allow: Vec<String>,
+    /// Operation ids or groups that are refused, whatever allows them.
+    pub deny: Vec<String>,
+}
+
+/// `[cors]`: which web pages may call the gateway from a browser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Origins of these pages: scheme, host and port without a path, such as `"https://app.example.com"`. `["*"]` means any page and needs `credentials = false`.
+    pub origins: Vec<String>,
+    /// Lets these pages send cookies and client certificates, and read the answers (`Access-Control-Allow-Credentials`).
+    pub credentials: bool,
+}
+
+impl Default for Cors {
+    fn default() -> Self {
+        Self {
+            origins: vec!["http://localhost:3000".to_owned()],
+            credentials: true,
+        }
+    }
+}
+
+/// `[workflow_api]`: the workflow API for frontends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkflowApi {
+    /// Serves the workflow API; `false` leaves the transparent gateway alone.
+    pub enabled: bool,
+    /// The workflow API exists under this prefix alone.
+    pub prefix: Prefix,
+    /// Shows the engine's address as `engine_url` in `GET /health`, which needs no token.
+    pub show_engine_url: bool,
+}
+
+impl Default for WorkflowApi {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            prefix: Prefix::from_static("/api"),
+            show_engine_url: false,
+        }
+    }
+}
+
+/// `[telemetry]`: logs, traces and the audit log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// The least important log lines that are written.
+    pub log_level: LogLevel,
+    /// OTLP collector that traces are sent to. Empty: none.
+    #[serde(with = "units::optional")]
+    #[schemars(with = "String")]
+    pub otlp_endpoint: Option<HttpUrl>,
+    /// Where the audit log goes: `"stdout"` or a file. Empty: nowhere.
+    pub audit_log: String,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
+            otlp_endpoint: None,
+            audit_log: String::new(),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The importance of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Degraded, but coped with.
+    Warn,
+    /// Start, stop, reload, and a line per request.
+    Info,
+    /// Decisions: which rule, which key.
+    Debug,
+    /// Bytes moved.
+    Trace,
+}
+
+/// Cannot exist (RFC 2606 §2), so an issuer that nobody named signs nothing.
+const UNSET_ISSUER: &str = "https://issuer.invalid";
+
+/// The stand-in of [`Issuer::default`] is no default for users.
+fn issuer_is_required(schema: &mut Schema) {
+    if let Some(issuer) = schema.pointer_mut("/properties/issuer") {
+        if let Some(issuer) = issuer.as_object_mut() {
+            issuer.remove("default");
+        }
+    }
+    schema.insert("required".to_owned(), serde_json::json!(["issuer"]));
+}
+
+impl Config {
+    /// Returns the JSON Schema (draft 2020-12) of the configuration.
+    #[must_use]
+    pub fn json_schema() -> Schema {
+        schemars::schema_for!(Config)
+    }
+}

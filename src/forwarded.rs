@@ -1,0 +1,319 @@
+//! Who the client is and how it reached us: `X-Forwarded-*` and `Forwarded` (RFC 7239).
+//!
+//! The client's own headers are believed only from a trusted proxy; from anybody else they are
+//! replaced. So the engine's log shows the address that the gateway saw.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use ipnet::IpNet;
+
+use crate::request_info::Peer;
+
+/// The networks of the proxies whose word is taken.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Parses CIDRs such as `10.0.0.0/8`, or single addresses.
+    ///
+    /// # Errors
+    /// The first text that is neither.
+    pub fn parse<S: AsRef<str>>(networks: &[S]) -> Result<Self, String> {
+        networks
+            .iter()
+            .map(|text| {
+                let text = text.as_ref();
+                text.parse::<IpNet>()
+                    .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                    .map_err(|_| text.to_owned())
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether this address is a trusted proxy's.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// How the client reached the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `http` or `https`, as the client used it.
+    pub proto: &'static str,
+    /// The host that the client asked for.
+    pub host: Option<HeaderValue>,
+}
+
+impl Origin {
+    /// Reads it from a request's headers, its target and its peer.
+    #[must_use]
+    pub fn of(
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: Option<Peer>,
+        trusted: &TrustedProxies,
+    ) -> Self {
+        let own_proto = if peer.is_some_and(|peer| peer.tls) {
+            "https"
+        } else {
+            "http"
+        };
+        if !peer.is_some_and(|peer| trusted.contains(peer.address)) {
+            return Self {
+                proto: own_proto,
+                host: own_host(headers, uri),
+            };
+        }
+        let proto = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+            Some(b"https") => "https",
+            Some(b"http") => "http",
+            _ => own_proto,
+        };
+        let host = headers
+            .get(X_FORWARDED_HOST)
+            .cloned()
+            .or_else(|| own_host(headers, uri));
+        Self { proto, host }
+    }
+
+    /// The host as text, where it is made of a host's characters alone.
+    #[must_use]
+    pub fn plain_host(&self) -> Option<&str> {
+        let host = self.host.as_ref()?.to_str().ok()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+        host.bytes().all(plain).then_some(host)
+    }
+}
+
+/// The host of this very request: its `Host`, or the authority of its target (HTTP/2).
+#[must_use]
+pub fn own_host(headers: &HeaderMap, uri: &Uri) -> Option<HeaderValue> {
+    headers.get(HOST).cloned().or_else(|| {
+        uri.authority()
+            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    })
+}
+
+/// What the engine is told of the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The addresses, the client's first, the peer's last.
+    pub chain: Vec<String>,
+    /// How the client reached us.
+    pub origin: Origin,
+}
+
+impl Forwarded {
+    /// Reads it from a request's headers, its target and its peer.
+    #[must_use]
+    pub fn of(
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: Option<Peer>,
+        trusted: &TrustedProxies,
+    ) -> Self {
+        let origin = Origin::of(headers, uri, peer, trusted);
+        let own_address = peer.map(|peer| peer.address.to_canonical().to_string());
+        if !peer.is_some_and(|peer| trusted.contains(peer.address)) {
+            return Self {
+                chain: own_address.into_iter().collect(),
+                origin,
+            };
+        }
+        let mut chain: Vec<String> = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|address| address.trim().parse::<IpAddr>().ok())
+            .map(|address| address.to_string())
+            .take(MAX_HOPS)
+            .collect();
+        chain.extend(own_address);
+        // What stands left of the last stranger was written by that stranger.
+        let client = chain
+            .iter()
+            .rposition(|text| text.parse().is_ok_and(|address| !trusted.contains(address)))
+            .unwrap_or(0);
+        chain.drain(..client);
+        Self { chain, origin }
+    }
+
+    /// The client's address.
+    #[must_use]
+    pub fn client(&self) -> Option<&str> {
+        self.chain.first().map(String::as_str)
+    }
+
+    /// Replaces every header that says it.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        for name in FORWARDING_HEADERS {
+            headers.remove(name);
+        }
+        headers.remove(FORWARDED);
+        let mut elements: Vec<String> = self
+            .chain
+            .iter()
+            .map(|address| format!("for={}", quoted_address(address)))
+            .collect();
+        let mut last = elements.pop().map(|last| last + ";").unwrap_or_default();
+        last.push_str("proto=");
+        last.push_str(self.origin.proto);
+        if let Some(host) = self.origin.plain_host() {
+            last.push_str(";host=\"");
+            last.push_str(host);
+            last.push('"');
+            if let Ok(value) = HeaderValue::from_str(host) {
+                headers.insert(X_FORWARDED_HOST, value);
+            }
+        }
+        elements.push(last);
+        for (name, value) in [
+            (FORWARDED, elements.join(", ")),
+            (X_FORWARDED_FOR, self.chain.join(", ")),
+        ] {
+            if let Ok(value) = HeaderValue::try_from(value)
+                && !value.is_empty()
+            {
+                headers.insert(name, value);
+            }
+        }
+        headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(self.origin.proto),
+        );
+    }
+}
+
+/// RFC 7239 §6: an IPv6 address stands in brackets and quotes.
+fn quoted_address(address: &str) -> String {
+    if address.contains(':') {
+        format!("\"[{address}]\"")
+    } else {
+        address.to_owned()
+    }
+}
+
+/// A chain of more proxies than this is cut.
+const MAX_HOPS: usize = 16;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Everything by which the common servers let a proxy say who the client is.
+const FORWARDING_HEADERS: [HeaderName; 14] = [
+    X_FORWARDED_FOR,
+    X_FORWARDED_PROTO,
+    X_FORWARDED_HOST,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-by"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("x-original-forwarded-for"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn peer(address: &str) -> Option<Peer> {
+        Some(Peer {
+            address: address.parse().unwrap(),
+            tls: false,
+        })
+    }
+
+    fn sent(pairs: &[(&'static str, &str)], from: &str) -> HeaderMap {
+        let mut headers = headers(pairs);
+        let trusted = TrustedProxies::parse(&["10.0.0.0/8", "fd00::1"]).unwrap();
+        Forwarded::of(&headers, &Uri::from_static("/x"), peer(from), &trusted).write(&mut headers);
+        headers
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let headers = sent(
+            &[
+                ("host", "gate.example:8000"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "evil.example"),
+                ("forwarded", "for=1.2.3.4"),
+                ("x-real-ip", "1.2.3.4"),
+            ],
+            "192.0.2.7",
+        );
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "gate.example:8000");
+        assert_eq!(
+            headers["forwarded"],
+            "for=192.0.2.7;proto=http;host=\"gate.example:8000\""
+        );
+        assert!(!headers.contains_key("x-real-ip"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_named() {
+        let headers = sent(
+            &[
+                ("host", "internal"),
+                (
+                    "x-forwarded-for",
+                    "6.6.6.6, nonsense, 2001:db8::1, 10.9.9.9",
+                ),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "app.example"),
+            ],
+            "10.1.2.3",
+        );
+        assert_eq!(
+            headers["x-forwarded-for"],
+            "2001:db8::1, 10.9.9.9, 10.1.2.3"
+        );
+        assert_eq!(
+            headers["forwarded"],
+            "for=\"[2001:db8::1]\", for=10.9.9.9, for=10.1.2.3;proto=https;host=\"app.example\""
+        );
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn a_host_that_would_break_the_header_is_left_out() {
+        let headers = sent(&[("host", "a\";for=1.2.3.4")], "192.0.2.7");
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=http");
+    }
+
+    #[test]
+    fn a_bad_network_is_named() {
+        assert_eq!(
+            TrustedProxies::parse(&["10.0.0.0/8", "ten"]).unwrap_err(),
+            "ten"
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Bounds the requests in flight and the declared size of their bodies, before any work is done.
+//!
+//! A permit lives until the answer's **body** has ended. More requests are 503 `overloaded` with
+//! `Retry-After`; a declared `Content-Length` over the limit is 413 at once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service};
+
+use super::checked::Checked;
+use crate::body::{BoxError, Guarded};
+use crate::problem::Problem;
+
+/// Lets so many requests in at once.
+///
+/// # Examples
+/// ```
+/// use bpmgate::{layer::AdmitLayer, Problem};
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let hello = tower::service_fn(|_: Request<()>| async {
+///     Ok::<_, Problem>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// let service = AdmitLayer::new(1, None).layer(hello);
+/// let first = service.clone().oneshot(Request::new(())).await.unwrap();
+/// let second = service.clone().oneshot(Request::new(())).await;
+/// assert_eq!(second.unwrap_err().code(), "overloaded");
+/// drop(first);
+/// assert!(service.oneshot(Request::new(())).await.is_ok());
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct AdmitLayer {
+    permits: Arc<Semaphore>,
+    max_body_bytes: Option<u64>,
+}
+
+impl AdmitLayer {
+    /// At most `in_flight` requests at once, and no declared body over `max_body_bytes`.
+    #[must_use]
+    pub fn new(in_flight: usize, max_body_bytes: Option<u64>) -> Self {
+        let permits = Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)));
+        Self {
+            permits,
+            max_body_bytes,
+        }
+    }
+}
+
+impl<S> Layer<S> for AdmitLayer {
+    type Service = Admit<S>;
+
+    fn layer(&self, inner: S) -> Admit<S> {
+        Admit {
+            rules: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service of [`AdmitLayer`].
+#[derive(Debug, Clone)]
+pub struct Admit<S> {
+    rules: AdmitLayer,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Admit<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Problem>,
+    R: HttpBody<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Guarded<R>>;
+    type Error = Problem;
+    type Future = Checked<Admitted<S::Future>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let declared = request
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if let (Some(declared), Some(limit)) = (declared, self.rules.max_body_bytes)
+            && declared > limit
+        {
+            return Checked::rejected(Problem::BodyTooLarge(limit));
+        }
+        match self.rules.permits.clone().try_acquire_owned() {
+            Ok(permit) => Checked::passed(Admitted {
+                permit: Some(permit),
+                inner: self.inner.call(request),
+            }),
+            Err(_) => Checked::rejected(Problem::Overloaded),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of an admitted request; it holds the permit.
+    #[derive(Debug)]
+    pub struct Admitted<F> {
+        permit: Option<OwnedSemaphorePermit>,
+        #[pin]
+        inner: F,
+    }
+}
+
+impl<F, R, E> Future for Admitted<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Problem>,
+    R: HttpBody<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Guarded<R>>, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.inner.poll(cx)).map_err(Into::into)?;
+        let permit = this.permit.take();
+        Poll::Ready(Ok(
+            answer.map(|body| Guarded::new(body).on_end(move |_| drop(permit)))
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_declared_body_of_the_limit_passes_and_one_byte_more_is_refused() {
+        let inner = tower::service_fn(|_: Request<()>| async {
+            Ok::<_, Problem>(Response::new(Full::new(Bytes::new())))
+        });
+        let service = AdmitLayer::new(1, Some(10)).layer(inner);
+        for (length, want) in [("10", None), ("11", Some(Problem::BodyTooLarge(10)))] {
+            let request = Request::post("/")
+                .header(CONTENT_LENGTH, length)
+                .body(())
+                .unwrap();
+            assert_eq!(
+                service.clone().oneshot(request).await.err(),
+                want,
+                "{length}"
+            );
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Checks what the caller may do, before a byte goes to the engine.
+//!
+//! Needs [`Identity`] and [`Matched`]; without them it fails closed. Puts [`Access`](crate::access::Access)
+//! into the extensions, where the layer that reads bodies finds which members to refuse.
+
+use std::sync::Arc;
+
+use http::Request;
+
+use super::checked::{Check, CheckLayer};
+use crate::access::AccessRules;
+use crate::identity::Identity;
+use crate::operation::Matched;
+use crate::problem::Problem;
+use crate::request_info::Findings;
+
+/// The check of [`AuthorizeLayer`].
+#[derive(Debug)]
+pub struct Authorize {
+    rules: Arc<AccessRules>,
+}
+
+/// Rejects what the caller's profile does not allow: 403 `access_denied`, 404 or 405 for what is no operation.
+///
+/// # Examples
+/// ```
+/// use bpmgate::access::{AccessRules, Profile};
+/// use bpmgate::{layer::AuthorizeLayer, Problem};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let engine = tower::service_fn(|_: Request<()>| async { Ok::<_, Problem>(Response::new(())) });
+/// let service = AuthorizeLayer::new(AccessRules::new(Profile::User).into()).layer(engine);
+/// // Nobody has verified a token here: it fails closed.
+/// let problem = service.oneshot(Request::get("/api/task").body(()).unwrap()).await.unwrap_err();
+/// assert_eq!(problem.code(), "misconfigured");
+/// # }
+/// ```
+pub type AuthorizeLayer = CheckLayer<Authorize>;
+
+impl AuthorizeLayer {
+    /// Decides by these rules.
+    #[must_use]
+    pub fn new(rules: Arc<AccessRules>) -> Self {
+        Self::of(Authorize { rules })
+    }
+}
+
+impl Check for Authorize {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
+        let extensions = request.extensions();
+        if extensions.get::<Identity>().is_none() {
+            return Err(Problem::Misconfigured(
+                "the access check stands before identity extraction",
+            ));
+        }
+        let matched = extensions.get::<Matched>().ok_or(Problem::Misconfigured(
+            "the access check stands before the operation match",
+        ))?;
+        let access = self.rules.decide(matched, request.uri().query())?;
+        if let Some(findings) = extensions.get::<Findings>() {
+            findings.note_profile(access.profile.clone());
+        }
+        request.extensions_mut().insert(access);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Access, Profile};
+    use crate::operation::Catalogue;
+
+    fn request(path: &str) -> Request<()> {
+        let mut request = Request::post(path).body(()).unwrap();
+        let identity = crate::identity::tests::alice();
+        let matched = Catalogue::builtin().find(request.method(), request.uri().path());
+        request.extensions_mut().insert(identity);
+        request.extensions_mut().insert(matched);
+        request
+    }
+
+    #[test]
+    fn grants_and_denies_by_the_profile() {
+        let check = Authorize {
+            rules: AccessRules::new(Profile::User).into(),
+        };
+        let mut start = request("/process-definition/key/order/start");
+        check.check(&mut start).unwrap();
+        let access = start.extensions().get::<Access>().unwrap();
+        assert!(access.own_user_only && !access.guarded_allowed);
+        let problem = check.check(&mut request("/deployment/create")).unwrap_err();
+        assert_eq!(problem, Problem::denied("createDeployment", "user"));
+    }
+}

@@ -1,0 +1,253 @@
+//! CORS: preflights are answered here, and every answer to an allowed origin says so, errors too.
+//!
+//! Stands above [`ProblemLayer`](super::ProblemLayer): a browser shows a frontend only answers that
+//! carry its origin, so a 401 without it would look like a network failure. The engine's own CORS
+//! headers never reach the client (see [`EngineAnswerLayer`](super::EngineAnswerLayer)).
+//!
+//! A preflight is `OPTIONS` with `Origin` and `Access-Control-Request-Method` (Fetch standard); any
+//! other `OPTIONS` is an ordinary request. The headers themselves are tower-http's work.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CONTENT_DISPOSITION, HeaderName, HeaderValue, LOCATION, ORIGIN,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{Method, Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use tower_http::cors::{self, AllowHeaders, AllowMethods, AllowOrigin};
+
+/// Which origins may read the answers.
+#[derive(Debug, Clone)]
+pub enum CorsOrigins {
+    /// These, compared exactly: `https://app.example`.
+    List(Vec<HeaderValue>),
+    /// Every origin, each by its own name, as `*` is not allowed together with credentials.
+    Any,
+}
+
+/// Answers preflights and adds the CORS headers.
+///
+/// # Examples
+/// ```
+/// use bpmgate::layer::{CorsLayer, CorsOrigins};
+/// use bytes::Bytes;
+/// use http::{HeaderValue, Request, Response};
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let app = HeaderValue::from_static("https://app.example");
+/// let hello = tower::service_fn(|_: Request<()>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(Bytes::from("hello")))
+/// });
+/// let service = CorsLayer::new(CorsOrigins::List(vec![app.clone()]), true).layer(hello);
+/// let request = Request::get("/").header("origin", &app).body(()).unwrap();
+/// let answer = service.oneshot(request).await.unwrap();
+/// assert_eq!(answer.headers()["access-control-allow-origin"], app);
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct CorsLayer(cors::CorsLayer);
+
+impl CorsLayer {
+    /// `credentials` lets a browser send cookies and read the answer to such a request.
+    #[must_use]
+    pub fn new(origins: CorsOrigins, credentials: bool) -> Self {
+        let origins = match origins {
+            CorsOrigins::List(list) => AllowOrigin::list(list),
+            CorsOrigins::Any => AllowOrigin::mirror_request(),
+        };
+        Self(
+            cors::CorsLayer::new()
+                .allow_origin(origins)
+                .allow_credentials(credentials)
+                .allow_methods(AllowMethods::mirror_request())
+                .allow_headers(AllowHeaders::mirror_request())
+                .expose_headers(EXPOSED)
+                .max_age(Duration::from_secs(600)),
+        )
+    }
+}
+
+impl<S: Clone> Layer<S> for CorsLayer {
+    type Service = Cors<S>;
+
+    fn layer(&self, inner: S) -> Cors<S> {
+        Cors {
+            cors: self.0.layer(inner.clone()),
+            inner,
+        }
+    }
+}
+
+/// The service of [`CorsLayer`].
+#[derive(Debug, Clone)]
+pub struct Cors<S> {
+    cors: cors::Cors<S>,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Cors<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = CorsFuture<<cors::Cors<S> as Service<Request<B>>>::Future, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.inner.poll_ready(cx)?.is_pending() {
+            return Poll::Pending;
+        }
+        self.cors.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let headers = request.headers();
+        let preflight =
+            headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        // tower-http would answer every OPTIONS as a preflight.
+        if request.method() == Method::OPTIONS && !preflight {
+            CorsFuture {
+                state: CorsState::Plain {
+                    future: self.inner.call(request),
+                },
+            }
+        } else {
+            CorsFuture {
+                state: CorsState::Cors {
+                    future: self.cors.call(request),
+                },
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Cors`].
+    #[derive(Debug)]
+    pub struct CorsFuture<F, G> {
+        #[pin]
+        state: CorsState<F, G>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = CorsProjection]
+    enum CorsState<F, G> {
+        Cors { #[pin] future: F },
+        Plain { #[pin] future: G },
+    }
+}
+
+impl<F, G, T> Future for CorsFuture<F, G>
+where
+    F: Future<Output = T>,
+    G: Future<Output = T>,
+{
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match self.project().state.project() {
+            CorsProjection::Cors { future } => future.poll(cx),
+            CorsProjection::Plain { future } => future.poll(cx),
+        }
+    }
+}
+
+/// What a frontend may read beside the safelisted headers.
+const EXPOSED: [HeaderName; 5] = [
+    HeaderName::from_static("x-request-id"),
+    WWW_AUTHENTICATE,
+    RETRY_AFTER,
+    LOCATION,
+    CONTENT_DISPOSITION,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use tower::ServiceExt;
+
+    const APP: &str = "https://app.example";
+
+    async fn ask(
+        origins: CorsOrigins,
+        method: Method,
+        headers: &[(&str, &str)],
+    ) -> Response<String> {
+        let inner = tower::service_fn(|request: Request<()>| async move {
+            Ok::<_, Infallible>(Response::new(request.method().to_string()))
+        });
+        let mut request = Request::builder().method(method).uri("/");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        CorsLayer::new(origins, true)
+            .layer(inner)
+            .oneshot(request)
+            .await
+            .unwrap()
+    }
+
+    fn app() -> CorsOrigins {
+        CorsOrigins::List(vec![HeaderValue::from_static(APP)])
+    }
+
+    #[tokio::test]
+    async fn a_preflight_of_another_origin_gets_no_permission() {
+        let preflight = |origin| {
+            [
+                ("origin", origin),
+                ("access-control-request-method", "POST"),
+            ]
+        };
+        let refused = ask(app(), Method::OPTIONS, &preflight("https://evil.example")).await;
+        assert!(
+            !refused
+                .headers()
+                .contains_key("access-control-allow-origin")
+        );
+        assert_eq!(refused.body(), "");
+        let allowed = ask(app(), Method::OPTIONS, &preflight(APP)).await;
+        assert_eq!(allowed.headers()["access-control-allow-origin"], APP);
+        assert_eq!(allowed.headers()["access-control-allow-methods"], "POST");
+        assert_eq!(
+            allowed.headers()["access-control-allow-credentials"],
+            "true"
+        );
+        assert_eq!(allowed.body(), "");
+    }
+
+    #[tokio::test]
+    async fn any_other_options_is_an_ordinary_request() {
+        for headers in [
+            &[][..],
+            &[("origin", APP)],
+            &[("access-control-request-method", "POST")],
+        ] {
+            assert_eq!(ask(app(), Method::OPTIONS, headers).await.body(), "OPTIONS");
+        }
+    }
+
+    #[tokio::test]
+    async fn any_names_the_origin_itself() {
+        let answer = ask(
+            CorsOrigins::Any,
+            Method::GET,
+            &[("origin", "https://x.example")],
+        )
+        .await;
+        assert_eq!(
+            answer.headers()["access-control-allow-origin"],
+            "https://x.example"
+        );
+    }
+}

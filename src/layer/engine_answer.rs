@@ -1,0 +1,500 @@
+//! Header hygiene on the way out, and the engine's addresses turned into the public ones.
+//!
+//! 1. Removed: hop-by-hop headers, `Set-Cookie`, `WWW-Authenticate`, `Server`, the engine's own CORS
+//!    headers. Status, the other headers and the body pass as the engine sent them, streamed.
+//! 2. A 401 of the engine means the gateway's own account: 502 `engine_rejected_credentials`, so a
+//!    browser never sees a Basic challenge.
+//! 3. `Location`, and `links[].href` in the JSON of operations whose catalogue row says `links`, get the
+//!    public address; such an answer is collected up to [`MAX_LINKS_BYTES`], a longer one passes as it is.
+//! 4. A 101 is refused: nobody asked for an upgrade.
+//!
+//! Stands above the path rewrite, as it must know the public prefix.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    CONTENT_LENGTH, HeaderName, LOCATION, SERVER, SET_COOKIE, WWW_AUTHENTICATE,
+};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body::{Body as HttpBody, Frame};
+use http_body_util::BodyExt;
+use pin_project_lite::pin_project;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tower::{Layer, Service};
+
+use super::engine_headers::remove_hop_by_hop;
+use crate::body::{Body, BoxError};
+use crate::forwarded::{Origin, TrustedProxies};
+use crate::operation::{Matched, Response as Answer};
+use crate::path::strip_prefix;
+use crate::problem::Problem;
+use crate::request_info::{Peer, RequestInfo};
+
+/// Answers with links are looked into up to this size; longer ones pass as they are.
+pub const MAX_LINKS_BYTES: usize = 64 * 1024;
+
+/// Cleans the engine's answer for the client.
+///
+/// # Examples
+/// ```
+/// use bpmgate::{body::Body, layer::EngineAnswerLayer, Problem};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let engine = tower::service_fn(|_: Request<()>| async {
+///     let challenge = Response::builder().status(401).header("www-authenticate", "Basic");
+///     Ok::<_, Problem>(challenge.body(Body::empty()).unwrap())
+/// });
+/// let layer = EngineAnswerLayer::new(vec!["/api".into()], "/engine-rest", None, Default::default());
+/// let problem = layer.layer(engine).oneshot(Request::new(())).await.unwrap_err();
+/// assert_eq!(problem.code(), "engine_rejected_credentials");
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct EngineAnswerLayer(Arc<Addresses>);
+
+#[derive(Debug)]
+struct Addresses {
+    prefixes: Vec<String>,
+    engine_path: String,
+    public_url: Option<String>,
+    trusted: TrustedProxies,
+}
+
+impl EngineAnswerLayer {
+    /// `public_url` is what clients call the gateway (scheme and authority, maybe a path); without it
+    /// the request says so.
+    #[must_use]
+    pub fn new(
+        prefixes: Vec<String>,
+        engine_path: &str,
+        public_url: Option<String>,
+        trusted: TrustedProxies,
+    ) -> Self {
+        Self(Arc::new(Addresses {
+            prefixes,
+            engine_path: engine_path.trim_end_matches('/').to_owned(),
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+            trusted,
+        }))
+    }
+}
+
+impl<S> Layer<S> for EngineAnswerLayer {
+    type Service = EngineAnswer<S>;
+
+    fn layer(&self, inner: S) -> EngineAnswer<S> {
+        EngineAnswer {
+            addresses: self.0.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service of [`EngineAnswerLayer`].
+#[derive(Debug, Clone)]
+pub struct EngineAnswer<S> {
+    addresses: Arc<Addresses>,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for EngineAnswer<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Error: Into<Problem>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Problem;
+    type Future = Answered<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let extensions = request.extensions();
+        let peer = extensions
+            .get::<RequestInfo>()
+            .and_then(|info| info.peer)
+            .or_else(|| extensions.get::<Peer>().copied());
+        let has_links = matches!(
+            extensions.get(),
+            Some(Matched::Operation(found)) if found.operation.response == Answer::Links
+        );
+        let links = Links {
+            origin: Origin::of(
+                request.headers(),
+                request.uri(),
+                peer,
+                &self.addresses.trusted,
+            ),
+            prefix: self.addresses.prefix_of(request.uri().path()),
+            addresses: self.addresses.clone(),
+        };
+        let answer = self.inner.call(request);
+        if has_links {
+            let future = Box::pin(async move {
+                let answer = clean(answer.await.map_err(Into::into)?, &links)?;
+                links.in_body(answer).await
+            });
+            return Answered {
+                state: AnsweredState::Links { future },
+            };
+        }
+        Answered {
+            state: AnsweredState::Plain {
+                future: answer,
+                links,
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`EngineAnswer`].
+    pub struct Answered<F> {
+        #[pin]
+        state: AnsweredState<F>,
+    }
+}
+
+pin_project! {
+    #[project = AnsweredProjection]
+    enum AnsweredState<F> {
+        Plain { #[pin] future: F, links: Links },
+        Links { future: Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>> },
+    }
+}
+
+impl<F> std::fmt::Debug for Answered<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").finish_non_exhaustive()
+    }
+}
+
+impl<F, E> Future for Answered<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+    E: Into<Problem>,
+{
+    type Output = Result<Response<Body>, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            AnsweredProjection::Plain { future, links } => {
+                Poll::Ready(clean(ready!(future.poll(cx)).map_err(Into::into)?, links))
+            }
+            AnsweredProjection::Links { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Rules 1, 2 and 4, and the `Location` of rule 3.
+fn clean(mut answer: Response<Body>, links: &Links) -> Result<Response<Body>, Problem> {
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => return Err(Problem::EngineRejectedCredentials),
+        StatusCode::SWITCHING_PROTOCOLS => return Err(Problem::EngineBadAnswer),
+        _ => {}
+    }
+    let headers = answer.headers_mut();
+    remove_hop_by_hop(headers);
+    for name in &ENGINE_ONLY {
+        headers.remove(name);
+    }
+    if let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok())
+        && let Some(public) = links.public(location)
+        && let Ok(value) = HeaderValue::try_from(public)
+    {
+        headers.insert(LOCATION, value);
+    }
+    Ok(answer)
+}
+
+impl Addresses {
+    fn prefix_of(&self, path: &str) -> Option<usize> {
+        self.prefixes
+            .iter()
+            .position(|prefix| strip_prefix(std::slice::from_ref(prefix), path).is_some())
+    }
+}
+
+/// How one request's engine addresses become public ones.
+#[derive(Debug)]
+struct Links {
+    addresses: Arc<Addresses>,
+    origin: Origin,
+    prefix: Option<usize>,
+}
+
+impl Links {
+    /// The public form of an address of the engine; `None` for any other address.
+    fn public(&self, address: &str) -> Option<String> {
+        let uri: Uri = address.parse().ok()?;
+        let target = uri.path_and_query()?.as_str();
+        let rest = target.strip_prefix(self.addresses.engine_path.as_str())?;
+        if !rest.starts_with('/') || uri.authority().is_none() {
+            return None;
+        }
+        let prefix = self.addresses.prefixes.get(self.prefix?)?;
+        match &self.addresses.public_url {
+            Some(base) => Some([base, prefix.as_str(), rest].concat()),
+            None => {
+                let host = self.origin.plain_host()?;
+                Some([self.origin.proto, "://", host, prefix, rest].concat())
+            }
+        }
+    }
+
+    /// Collects a JSON answer up to the bound and changes its `links[].href`; every other byte stays.
+    async fn in_body(&self, answer: Response<Body>) -> Result<Response<Body>, Problem> {
+        let (mut head, mut body) = answer.into_parts();
+        if body.size_hint().lower() > MAX_LINKS_BYTES as u64 || body.is_end_stream() {
+            return Ok(Response::from_parts(head, body));
+        }
+        let mut collected = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            // The engine broke off: so does the client's answer, with status and headers as they came.
+            let Ok(frame) = frame else {
+                let broken = Chained {
+                    front: Some(collected.freeze()),
+                    rest: Broken,
+                };
+                return Ok(Response::from_parts(head, Body::stream(broken)));
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            collected.extend_from_slice(&data);
+            if collected.len() > MAX_LINKS_BYTES {
+                let whole = Chained {
+                    front: Some(collected.freeze()),
+                    rest: body,
+                };
+                return Ok(Response::from_parts(head, Body::stream(whole)));
+            }
+        }
+        let bytes = self
+            .in_json(&collected)
+            .map_or_else(|| collected.freeze(), Bytes::from);
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+        }
+        Ok(Response::from_parts(head, bytes.into()))
+    }
+
+    /// The document with its links changed; `None` where there is nothing to change.
+    fn in_json(&self, json: &[u8]) -> Option<Vec<u8>> {
+        #[derive(Deserialize)]
+        struct Linked<'a> {
+            #[serde(borrow)]
+            links: Vec<Link<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Link<'a> {
+            #[serde(borrow)]
+            href: &'a RawValue,
+        }
+        let text = std::str::from_utf8(json).ok()?;
+        let linked: Linked<'_> = serde_json::from_str(text).ok()?;
+        let mut changed = Vec::with_capacity(json.len() + 64);
+        let mut rest = 0;
+        for Link { href } in linked.links {
+            let raw = href.get();
+            let address: String = serde_json::from_str(raw).ok()?;
+            let Some(public) = self.public(&address) else {
+                continue;
+            };
+            // `raw` borrows from `text`, so the difference is its offset there.
+            let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+            changed.extend_from_slice(json.get(rest..start)?);
+            changed.extend(serde_json::to_vec(&public).ok()?);
+            rest = start.checked_add(raw.len())?;
+        }
+        if rest == 0 {
+            return None;
+        }
+        changed.extend_from_slice(json.get(rest..)?);
+        Some(changed)
+    }
+}
+
+pin_project! {
+    /// What has been collected, then what remains.
+    struct Chained<B> {
+        front: Option<Bytes>,
+        #[pin]
+        rest: B,
+    }
+}
+
+impl<B> HttpBody for Chained<B>
+where
+    B: HttpBody<Data = Bytes, Error = BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        match this.front.take().filter(|front| !front.is_empty()) {
+            Some(front) => Poll::Ready(Some(Ok(Frame::data(front)))),
+            None => this.rest.poll_frame(cx),
+        }
+    }
+}
+
+/// An answer that the engine did not finish.
+struct Broken;
+
+impl HttpBody for Broken {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(Some(Err(Problem::EngineBadAnswer.into())))
+    }
+}
+
+const ENGINE_ONLY: [HeaderName; 9] = [
+    SET_COOKIE,
+    WWW_AUTHENTICATE,
+    SERVER,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::Catalogue;
+    use tower::ServiceExt;
+
+    async fn through(
+        public_url: Option<&str>,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<Response<String>, Problem> {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        let answer = answer.body(Body::from(Bytes::from(body))).unwrap();
+        let answer = std::sync::Mutex::new(Some(answer));
+        let engine = tower::service_fn(move |_: Request<()>| {
+            let answer = answer.lock().unwrap().take().unwrap();
+            async { Ok::<_, Problem>(answer) }
+        });
+        let mut request = Request::post("/api/process-definition/key/order/start")
+            .header("host", "gate.example")
+            .body(())
+            .unwrap();
+        let matched =
+            Catalogue::builtin().find(request.method(), "/process-definition/key/order/start");
+        request.extensions_mut().insert(matched);
+        let layer = EngineAnswerLayer::new(
+            vec!["/engine-rest".into(), "/api".into()],
+            "/engine-rest",
+            public_url.map(str::to_owned),
+            TrustedProxies::default(),
+        );
+        let (head, body) = layer.layer(engine).oneshot(request).await?.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Ok(Response::from_parts(
+            head,
+            String::from_utf8(body.to_vec()).unwrap(),
+        ))
+    }
+
+    #[tokio::test]
+    async fn links_get_the_public_address_and_every_other_byte_stays() {
+        let body = r#"{"links":[{"method":"GET","href":"http://10.0.0.1:8080/engine-rest/process-instance/1","rel":"self"}],  "id":"1",
+            "variables":{"x":{"value":{"links":[{"href":"http://10.0.0.1:8080/engine-rest/x"}]}}},"n":1.50}"#;
+        let answer = through(None, 200, &[("content-length", "219")], body)
+            .await
+            .unwrap();
+        let want = body.replacen(
+            "http://10.0.0.1:8080/engine-rest/process-instance/1",
+            "http://gate.example/api/process-instance/1",
+            1,
+        );
+        assert_eq!(answer.body(), &want);
+        assert_eq!(answer.headers()["content-length"], want.len().to_string());
+        let answer = through(Some("https://app.example/bpm/"), 200, &[], body)
+            .await
+            .unwrap();
+        assert!(
+            answer
+                .body()
+                .contains(r#""https://app.example/bpm/api/process-instance/1""#)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_linked_json_passes_as_it_is() {
+        for body in [
+            "",
+            "{}",
+            "[1]",
+            "no json",
+            r#"{"links":[{"href":"http://elsewhere.example/other"}]}"#,
+            r#"{"links":[],"links":[{"href":"http://e/engine-rest/x"}]}"#,
+        ] {
+            assert_eq!(through(None, 200, &[], body).await.unwrap().body(), body);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_engines_own_headers_stay_behind() {
+        let removed = [
+            "set-cookie",
+            "www-authenticate",
+            "server",
+            "access-control-allow-origin",
+            "connection",
+            "x-named",
+        ];
+        let mut headers: Vec<_> = removed.iter().map(|name| (*name, "x-named")).collect();
+        headers.push(("cache-control", "no-cache"));
+        headers.push(("location", "http://engine:8080/engine-rest/task/1?x=y"));
+        let answer = through(None, 200, &headers, "{}").await.unwrap();
+        for name in removed {
+            assert!(!answer.headers().contains_key(name), "{name}");
+        }
+        assert_eq!(answer.headers()["cache-control"], "no-cache");
+        assert_eq!(
+            answer.headers()["location"],
+            "http://gate.example/api/task/1?x=y"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_basic_challenge_and_an_upgrade_never_pass() {
+        let refused = through(None, 401, &[("www-authenticate", "Basic")], "")
+            .await
+            .unwrap_err();
+        assert_eq!(refused, Problem::EngineRejectedCredentials);
+        let upgraded = through(None, 101, &[("upgrade", "x")], "")
+            .await
+            .unwrap_err();
+        assert_eq!(upgraded, Problem::EngineBadAnswer);
+    }
+}

@@ -1,0 +1,249 @@
+//! Header hygiene on the way in: nothing of the client's that the engine could read as identity.
+//!
+//! 1. Removed: `Authorization`, `Proxy-Authorization`, `Cookie`; every hop-by-hop header (RFC 9110
+//!    §7.6.1) and those that `Connection` names; method overrides; headers by which common proxies say
+//!    who the user is; what only a browser's peer needs (`Origin`, `Referer`, `Sec-*`), as the engine
+//!    refuses more than 8 KB of headers (engine facts §6).
+//! 2. Written: `X-Forwarded-For/-Proto/-Host` and `Forwarded` (see [`crate::forwarded`]),
+//!    `X-Request-Id`.
+//! 3. Kept: everything else, W3C trace context among it, byte for byte.
+
+use http::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION,
+    COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, REFERER, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Version};
+
+use super::checked::{Check, CheckLayer};
+use crate::forwarded::{Forwarded, TrustedProxies, own_host};
+use crate::problem::Problem;
+use crate::request_info::{Peer, RequestInfo};
+
+/// The check of [`EngineHeadersLayer`].
+#[derive(Debug)]
+pub struct EngineHeaders {
+    trusted: TrustedProxies,
+    preserve_host: bool,
+}
+
+/// Cleans the request's headers for the engine and writes those that the gateway answers for.
+///
+/// # Examples
+/// ```
+/// use bpmgate::{layer::EngineHeadersLayer, Problem};
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let echo = tower::service_fn(|request: Request<()>| async move {
+///     Ok::<_, Problem>(Response::new(request.headers().clone()))
+/// });
+/// let service = EngineHeadersLayer::new(Default::default(), true).layer(echo);
+/// let request = Request::get("/task").header("cookie", "a=b").header("accept", "*/*").body(()).unwrap();
+/// let seen = service.oneshot(request).await.unwrap().into_body();
+/// assert!(!seen.contains_key("cookie") && seen.contains_key("accept"));
+/// # }
+/// ```
+pub type EngineHeadersLayer = CheckLayer<EngineHeaders>;
+
+impl EngineHeadersLayer {
+    /// `preserve_host` passes the client's `Host` on, so that the engine's links carry it.
+    #[must_use]
+    pub fn new(trusted: TrustedProxies, preserve_host: bool) -> Self {
+        Self::of(EngineHeaders {
+            trusted,
+            preserve_host,
+        })
+    }
+}
+
+impl Check for EngineHeaders {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
+        let info = request.extensions().get::<RequestInfo>().cloned();
+        let peer = info
+            .as_ref()
+            .and_then(|info| info.peer)
+            .or_else(|| request.extensions().get::<Peer>().copied());
+        let forwarded = Forwarded::of(request.headers(), request.uri(), peer, &self.trusted);
+        let own_host = own_host(request.headers(), request.uri());
+        let version = request.version();
+        let headers = request.headers_mut();
+        let takes_trailers = version == Version::HTTP_11
+            && headers
+                .get(TE)
+                .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        remove_hop_by_hop(headers);
+        for name in &CLIENT_ONLY {
+            headers.remove(name);
+        }
+        remove_where(headers, |name| {
+            name.starts_with("sec-")
+                || name.starts_with("x-forwarded-")
+                || name.starts_with("x-auth-request-")
+                || name.starts_with("x-remote-")
+                // Servers of the CGI family read `_` as `-`: `X_Forwarded_For` is another spelling.
+                || name.contains('_')
+        });
+        // hyper has answered 100-continue, or will when the body is asked for (RFC 9110 §10.1.1).
+        if headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
+            headers.remove(EXPECT);
+        }
+        if takes_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        if !self.preserve_host {
+            headers.remove(HOST);
+        } else if let (false, Some(host)) = (headers.contains_key(HOST), own_host) {
+            headers.insert(HOST, host);
+        }
+        forwarded.write(headers);
+        match info {
+            Some(info) => drop(headers.insert(X_REQUEST_ID, info.id)),
+            None => drop(headers.remove(X_REQUEST_ID)),
+        }
+        Ok(())
+    }
+}
+
+/// Removes the headers that are for this connection alone, and those that `Connection` names.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // Framing and routing are ours, whatever a client calls them.
+            .filter(|name| name != HOST && name != http::header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| unwanted(name.as_str()))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+const CLIENT_ONLY: [HeaderName; 16] = [
+    AUTHORIZATION,
+    PROXY_AUTHORIZATION,
+    COOKIE,
+    ORIGIN,
+    REFERER,
+    ACCESS_CONTROL_REQUEST_METHOD,
+    ACCESS_CONTROL_REQUEST_HEADERS,
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("remote-user"),
+    HeaderName::from_static("x-user"),
+    HeaderName::from_static("x-authenticated-user"),
+    HeaderName::from_static("x-webauth-user"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut request = Request::get("/task");
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        let check = EngineHeaders {
+            trusted: TrustedProxies::default(),
+            preserve_host: true,
+        };
+        check.check(&mut request).unwrap();
+        request.headers().clone()
+    }
+
+    #[test]
+    fn what_could_be_read_as_identity_or_method_is_gone() {
+        for (name, value) in [
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "Basic eA=="),
+            ("cookie", "JSESSIONID=1"),
+            ("x-http-method-override", "DELETE"),
+            ("x-forwarded-user", "root"),
+            ("x-auth-request-email", "root@x"),
+            ("x-remote-user", "root"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("origin", "https://evil.example"),
+            ("sec-fetch-mode", "cors"),
+            ("upgrade", "h2c"),
+            ("te", "gzip"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "1"),
+            ("x-request-id", "mine"),
+        ] {
+            assert!(!sent(&[(name, value)]).contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_is_gone_but_not_framing_or_host() {
+        let headers = sent(&[
+            ("connection", "close, X-Secret, Host, Content-Length"),
+            ("x-secret", "1"),
+            ("host", "gate"),
+            ("content-length", "3"),
+        ]);
+        assert!(!headers.contains_key("x-secret") && !headers.contains_key("connection"));
+        assert!(headers.contains_key("host") && headers.contains_key("content-length"));
+    }
+
+    #[test]
+    fn everything_else_stays() {
+        for (name, value) in [
+            ("accept", "application/hal+json"),
+            ("accept-language", "de"),
+            ("content-type", "multipart/form-data; boundary=x"),
+            (
+                "traceparent",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            ),
+            ("user-agent", "curl"),
+            ("trailer", "x-checksum"),
+            ("expect", "something-else"),
+            ("x-custom", "1"),
+        ] {
+            assert_eq!(sent(&[(name, value)]).get(name).unwrap(), value, "{name}");
+        }
+        assert!(!sent(&[("expect", "100-Continue")]).contains_key("expect"));
+    }
+}

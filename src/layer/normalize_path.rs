@@ -1,0 +1,110 @@
+//! Normalizes the request's path once; everything after it looks at the result alone.
+//!
+//! Refuses with 400 `bad_path` what gateway and engine could read in two ways; see [`crate::path`]. The
+//! query stays as it came. An absolute-form target loses its scheme and authority, which are no part of
+//! the decision; the `Host` header stays.
+
+use std::borrow::Cow;
+
+use http::uri::{Parts, PathAndQuery};
+use http::{Request, Uri};
+
+use super::checked::{Check, CheckLayer};
+use crate::path::normalize;
+use crate::problem::Problem;
+
+/// The check of [`NormalizePathLayer`].
+#[derive(Debug)]
+pub struct NormalizePath(());
+
+/// Normalizes the request's path, or rejects it with 400 `bad_path`.
+///
+/// # Examples
+/// ```
+/// use bpmgate::{layer::NormalizePathLayer, Problem};
+/// use http::{Request, Response};
+/// use tower::{Layer, Service, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let path = tower::service_fn(|request: Request<()>| async move {
+///     Ok::<_, Problem>(Response::new(request.uri().path().to_owned()))
+/// });
+/// let service = NormalizePathLayer::new().layer(path);
+/// let seen = service.clone().oneshot(Request::get("/t%61sk/?a=b").body(()).unwrap()).await.unwrap();
+/// assert_eq!(seen.into_body(), "/task");
+/// let refused = service.oneshot(Request::get("/task;x=y").body(()).unwrap()).await;
+/// assert_eq!(refused.unwrap_err().code(), "bad_path");
+/// # }
+/// ```
+pub type NormalizePathLayer = CheckLayer<NormalizePath>;
+
+impl NormalizePathLayer {
+    /// Makes the layer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of(NormalizePath(()))
+    }
+}
+
+impl Default for NormalizePathLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Check for NormalizePath {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
+        let uri = request.uri();
+        let changed = match normalize(uri.path()).map_err(|bad| Problem::BadPath(bad.reason()))? {
+            Cow::Borrowed(path) if path.len() == uri.path().len() && uri.scheme().is_none() => None,
+            path => Some(with_path(&path, uri.query())?),
+        };
+        if let Some(uri) = changed {
+            *request.uri_mut() = uri;
+        }
+        Ok(())
+    }
+}
+
+/// An origin-form target of this path and query.
+pub(super) fn with_path(path: &str, query: Option<&str>) -> Result<Uri, Problem> {
+    let target: Result<PathAndQuery, _> = match query {
+        None => PathAndQuery::try_from(path),
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+    };
+    let mut parts = Parts::default();
+    parts.path_and_query =
+        Some(target.map_err(|_| Problem::BadPath("it cannot be written as a request target"))?);
+    Uri::from_parts(parts).map_err(|_| Problem::BadPath("it cannot be written as a request target"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_path_changes() {
+        for (target, want) in [
+            ("/api/task?x=%61&y=;..", "/api/task?x=%61&y=;.."),
+            ("/api/t%61sk/?x=%61", "/api/task?x=%61"),
+            ("http://other.example/api/task?x", "/api/task?x"),
+            ("/api/task?", "/api/task?"),
+        ] {
+            let mut request = Request::get(target).body(()).unwrap();
+            NormalizePath(()).check(&mut request).unwrap();
+            assert_eq!(request.uri().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn a_target_without_a_path_is_refused() {
+        let mut request = Request::builder()
+            .method("OPTIONS")
+            .uri("*")
+            .body(())
+            .unwrap();
+        assert_eq!(
+            NormalizePath(()).check(&mut request).unwrap_err().code(),
+            "bad_path"
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! The outermost layer: gives the request its id, and reports it once its answer's body has ended.
+//!
+//! Puts [`RequestInfo`] and an empty [`Findings`] into the extensions, which inner layers fill. The
+//! report is one access log line: method, normalized route, status, duration, subject; never a token,
+//! a raw path or a query. A client that goes away before its answer is reported as `aborted`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+use tracing::info;
+use uuid::Uuid;
+
+use super::engine_headers::X_REQUEST_ID;
+use crate::body::{BoxError, Ended, Guarded};
+use crate::request_info::{Findings, Peer, RequestInfo};
+
+/// Gives every request an id and logs one line when its answer has ended.
+///
+/// # Examples
+/// ```
+/// use bpmgate::layer::ObserveLayer;
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let hello = tower::service_fn(|_: Request<()>| async {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from("hello"))))
+/// });
+/// let answer = ObserveLayer::new().layer(hello).oneshot(Request::new(())).await.unwrap();
+/// assert!(answer.headers().contains_key("x-request-id"));
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ObserveLayer(());
+
+impl ObserveLayer {
+    /// Makes the layer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { inner }
+    }
+}
+
+/// The service of [`ObserveLayer`].
+#[derive(Debug, Clone)]
+pub struct Observe<S> {
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for Observe<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
+    R: HttpBody<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<Guarded<R>>;
+    type Error = Infallible;
+    type Future = Observed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let info = RequestInfo {
+            id: request_id(request.headers().get(X_REQUEST_ID)),
+            peer: request.extensions().get::<Peer>().copied(),
+            received: Instant::now(),
+        };
+        let findings = Findings::default();
+        let report = Report {
+            method: request.method().clone(),
+            info: info.clone(),
+            findings: findings.clone(),
+            status: None,
+        };
+        request.extensions_mut().insert(info);
+        request.extensions_mut().insert(findings);
+        Observed {
+            report: Some(report),
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Observe`].
+    #[derive(Debug)]
+    pub struct Observed<F> {
+        report: Option<Report>,
+        #[pin]
+        inner: F,
+    }
+
+    impl<F> PinnedDrop for Observed<F> {
+        fn drop(this: Pin<&mut Self>) {
+            // Still here: the client went away before there was an answer.
+            if let Some(report) = this.project().report.take() {
+                report.tell(Ended { bytes: 0, complete: false });
+            }
+        }
+    }
+}
+
+impl<F, R> Future for Observed<F>
+where
+    F: Future<Output = Result<Response<R>, Infallible>>,
+    R: HttpBody<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Guarded<R>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.inner.poll(cx))?;
+        let Some(mut report) = this.report.take() else {
+            return Poll::Pending;
+        };
+        answer
+            .headers_mut()
+            .insert(X_REQUEST_ID, report.info.id.clone());
+        report.status = Some(answer.status());
+        Poll::Ready(Ok(answer.map(|body| {
+            Guarded::new(body).on_end(move |ended| report.tell(ended))
+        })))
+    }
+}
+
+/// What the log line says.
+#[derive(Debug)]
+struct Report {
+    method: Method,
+    info: RequestInfo,
+    findings: Findings,
+    status: Option<StatusCode>,
+}
+
+impl Report {
+    fn tell(self, ended: Ended) {
+        let findings = &self.findings;
+        let operation = findings.operation();
+        let outcome = match (findings.code(), ended.complete) {
+            (_, false) => "aborted",
+            (Some(code), true) => code,
+            (None, true) => "forwarded",
+        };
+        info!(
+            target: "bpmgate::access",
+            method = method_label(&self.method),
+            route = operation.map(|row| row.path).or(findings.route().copied()).unwrap_or("-"),
+            operation = operation.map_or("-", |row| row.id),
+            status = self.status.map_or(0, |status| status.as_u16()),
+            outcome,
+            duration_ms = self.info.received.elapsed().as_secs_f64() * 1000.0,
+            bytes = ended.bytes,
+            subject = findings.subject().map_or("-", |identity| identity.id()),
+            profile = findings.profile().map_or("-", |profile| &**profile),
+            client = self.info.peer.map(|peer| tracing::field::display(peer.address)),
+            request_id = self.info.id(),
+            "request"
+        );
+    }
+}
+
+/// A client's own id is kept where it is short and plain; else there is a new one.
+fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+    let is_plain = |value: &&HeaderValue| {
+        (1..=128).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte))
+    };
+    given.filter(is_plain).cloned().unwrap_or_else(|| {
+        let mut text = Uuid::encode_buffer();
+        HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut text))
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    })
+}
+
+/// The method where it is a known one; a client can make up any number of others.
+fn method_label(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::HEAD
+        | Method::OPTIONS
+        | Method::PATCH
+        | Method::TRACE
+        | Method::CONNECT => method.as_str(),
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_request_id_is_kept() {
+        let long = "a".repeat(129);
+        for (given, kept) in [
+            ("abc-1.2:3_4", true),
+            (&long[1..], true),
+            (&long[..], false),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+        ] {
+            let value = HeaderValue::from_str(given).unwrap();
+            assert_eq!(request_id(Some(&value)) == value, kept, "{given}");
+        }
+        assert_ne!(request_id(None), request_id(None));
+    }
+}

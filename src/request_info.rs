@@ -1,0 +1,92 @@
+//! What is known of a request before anyone has looked at it, and what the layers found out about it.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::identity::Identity;
+use crate::operation::Operation;
+
+/// The address of the peer that holds the connection; put into the extensions by the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+}
+
+/// What every request has. Put into the request's extensions by
+/// [`ObserveLayer`](crate::layer::ObserveLayer).
+#[derive(Debug, Clone)]
+pub struct RequestInfo {
+    /// The request's id: the client's `X-Request-Id` where it is a plain one, else a new `UUIDv7`.
+    pub id: HeaderValue,
+    /// The peer of the connection, where known.
+    pub peer: Option<Peer>,
+    /// When the request's head had been read.
+    pub received: Instant,
+}
+
+impl RequestInfo {
+    /// The request's id as text.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+/// What inner layers found out, for whoever reports when the answer has ended.
+///
+/// Request extensions travel inwards only; this is the one way back. Each field is filled once.
+#[derive(Debug, Clone, Default)]
+pub struct Findings(Arc<Fields>);
+
+#[derive(Debug, Default)]
+struct Fields {
+    operation: OnceLock<&'static Operation>,
+    route: OnceLock<&'static str>,
+    profile: OnceLock<Arc<str>>,
+    subject: OnceLock<Identity>,
+    code: OnceLock<&'static str>,
+}
+
+macro_rules! finding {
+    ($(#[$doc:meta])* $field:ident, $note:ident, $type:ty) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $field(&self) -> Option<&$type> {
+            self.0.$field.get()
+        }
+
+        /// Notes it; the first note stays.
+        pub fn $note(&self, value: $type) {
+            let _ = self.0.$field.set(value);
+        }
+    };
+}
+
+impl Findings {
+    finding! {
+        /// The row of the catalogue.
+        operation, note_operation, &'static Operation
+    }
+    finding! {
+        /// The gateway's own route, such as `/health`.
+        route, note_route, &'static str
+    }
+    finding! {
+        /// The profile that decided.
+        profile, note_profile, Arc<str>
+    }
+    finding! {
+        /// The caller.
+        subject, note_subject, Identity
+    }
+    finding! {
+        /// The code of the problem that the gateway answered with.
+        code, note_code, &'static str
+    }
+}
