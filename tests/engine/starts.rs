@@ -193,7 +193,7 @@ async fn a_token_that_is_not_good_starts_nothing() {
     let impostor = stranger.bearer_with(ADA, &json!({"iss": issuer.name()}));
     let rows: &[(&str, String, &str)] = &[
         ("none", String::new(), "token_missing"),
-        ("no token at all", "Bearer x".to_owned(), "token_invalid"),
+        ("not a token", "Bearer x".to_owned(), "token_invalid"),
         (
             "the engine's own credentials",
             Engine::authorization(),
