@@ -1,0 +1,58 @@
+# `make help` lists the tasks.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run check test test-rust test-acceptance jdk lint format bench
+
+# Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
+ARGS ?=
+
+help: ## List the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Try it with nothing else installed: issuer, engine, gateway
+	cargo run -- demo $(ARGS)
+
+run: ## Run the gateway with ./config.toml
+	cargo run -- serve $(ARGS)
+
+check: ## Check ./config.toml and print what is in effect
+	cargo run -- check $(ARGS)
+
+test: jdk ## Run every test, those against a real engine too (needs a JDK 17 and Maven)
+	cargo test --all-features
+
+test-rust: ## Run the tests that need nothing but Rust
+	cargo test
+
+test-acceptance: jdk ## Run the tests against a real engine alone
+	cargo test --features acceptance --test engine
+
+jdk:
+	@command -v mvn >/dev/null && javac -version 2>&1 | awk '{exit !($$1 == "javac" && int($$2) >= 17)}' || { \
+	  echo 'error: the tests against a real engine need a JDK 17 or newer (`javac`) and Maven (`mvn`)' >&2; \
+	  echo 'hint: on Debian: apt-get install openjdk-17-jdk-headless maven; `make test-rust` needs neither' >&2; \
+	  exit 1; }
+
+# What a library user may switch on; the default set is `cli`.
+FEATURES := fetch server cli acceptance
+
+lint: ## Check format, lints, documentation, licences and bans, with each feature set
+	cargo fmt --check
+	cargo clippy --all-targets --no-default-features -- -D warnings
+	@set -e; for feature in $(FEATURES); do \
+	  echo "cargo clippy --features $$feature"; \
+	  cargo clippy --all-targets --no-default-features --features "$$feature" -- -D warnings; \
+	done
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --all-features
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --no-default-features
+	@if cargo deny --version >/dev/null 2>&1; then \
+	  echo 'cargo deny'; cargo deny --all-features --log-level error check bans licenses sources; \
+	else \
+	  echo 'warning: licences and bans are not checked, cargo-deny is not installed' >&2; \
+	fi
+
+format: ## Format the code
+	cargo fmt
+
+bench: ## Run the benches
+	cargo bench

@@ -1,0 +1,239 @@
+//! A real Operaton, built by Maven, shared by all tests of this binary.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::DEADLINE;
+use super::http::{Answer, basic, json_request, request, send};
+
+/// The engine's process, and what a test asks of it behind the gateway's back.
+pub(crate) struct Engine {
+    address: SocketAddr,
+    /// Its standard input closes when this process ends, however it ends, and then it ends too.
+    _process: Child,
+}
+
+impl Engine {
+    /// The engine of this test binary, started by whoever asks first.
+    pub(crate) async fn shared() -> &'static Self {
+        static ENGINE: OnceCell<Engine> = OnceCell::const_new();
+        ENGINE.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
+        let started = tokio::task::spawn_blocking(|| launch(&build()));
+        let (process, address) = started.await.expect("an engine that starts");
+        let engine = Self {
+            address,
+            _process: process,
+        };
+        let deadline = Instant::now() + DEADLINE;
+        while engine.get("/version").await.status != 200 {
+            assert!(
+                Instant::now() < deadline,
+                "the engine is not ready after {DEADLINE:?}"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        engine
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What the gateway's `engine.url` is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/engine-rest", self.address)
+    }
+
+    /// The service account's credentials, as a header value.
+    pub(crate) fn authorization() -> String {
+        basic("demo", "demo")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        send(request(
+            Method::GET,
+            &format!("{}{path}", self.url()),
+            &Self::authorization(),
+        ))
+        .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        let url = format!("{}{path}", self.url());
+        send(json_request(
+            Method::POST,
+            &url,
+            &Self::authorization(),
+            body,
+        ))
+        .await
+    }
+
+    /// Deploys one BPMN document, for a tenant or for none.
+    pub(crate) async fn deploy(&self, bpmn: &str, tenant: Option<&str>) {
+        self.deploy_file("model.bpmn", bpmn, tenant).await;
+    }
+
+    /// Deploys one document of the kind that its file name says.
+    pub(crate) async fn deploy_file(&self, file: &str, document: &str, tenant: Option<&str>) {
+        const BOUNDARY: &str = "a-boundary-that-no-model-contains";
+        let resource = format!("name=\"resource\"; filename=\"{file}\"");
+        let mut parts = vec![
+            ("name=\"deployment-name\"", "acceptance"),
+            (resource.as_str(), document),
+        ];
+        parts.extend(tenant.map(|tenant| ("name=\"tenant-id\"", tenant)));
+        let mut body = String::new();
+        for (disposition, content) in parts {
+            let head = [
+                "--",
+                BOUNDARY,
+                "\r\nContent-Disposition: form-data; ",
+                disposition,
+            ];
+            body += &[&head.concat(), "\r\n\r\n", content, "\r\n"].concat();
+        }
+        body = body + "--" + BOUNDARY + "--\r\n";
+
+        let url = format!("{}/deployment/create", self.url());
+        let mut request = json_request(Method::POST, &url, &Self::authorization(), body);
+        let multipart = format!("multipart/form-data; boundary={BOUNDARY}");
+        request
+            .headers_mut()
+            .insert("content-type", multipart.parse().unwrap());
+        send(request).await.expect(200);
+    }
+
+    /// The id of the newest definition of a key.
+    pub(crate) async fn definition(&self, key: &str) -> String {
+        let found = self
+            .get(&format!("/process-definition/key/{key}"))
+            .await
+            .expect(200)
+            .json();
+        found["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The ids of all instances that this key ever had, of any tenant, ended ones too.
+    pub(crate) async fn instances(&self, key: &str) -> Vec<String> {
+        let path = format!("/history/process-instance?processDefinitionKey={key}");
+        let found = self.get(&path).await.expect(200).json();
+        let ids = found.as_array().unwrap().iter();
+        ids.map(|instance| instance["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Every variable that an instance ever had, in whichever scope: name, type, value.
+    pub(crate) async fn variables(&self, instance: &str) -> Vec<(String, String, Value)> {
+        let path = format!(
+            "/history/variable-instance?processInstanceId={instance}&deserializeValues=false\
+             &sortBy=variableName&sortOrder=asc"
+        );
+        let found = self.get(&path).await.expect(200).json();
+        let all = found.as_array().unwrap().iter();
+        all.map(|variable| {
+            let text = |member: &str| variable[member].as_str().unwrap().to_owned();
+            (text("name"), text("type"), variable["value"].clone())
+        })
+        .collect()
+    }
+}
+
+/// The Maven project, part of this binary so that its name in the cache cannot lie.
+const SOURCES: [(&str, &str); 3] = [
+    ("pom.xml", include_str!("../operaton/pom.xml")),
+    (
+        "src/main/resources/application.yaml",
+        include_str!("../operaton/src/main/resources/application.yaml"),
+    ),
+    (
+        "src/main/java/engine/Engine.java",
+        include_str!("../operaton/src/main/java/engine/Engine.java"),
+    ),
+];
+
+/// The engine's jar: from the cache, or built into it.
+fn build() -> PathBuf {
+    let cache = std::env::var_os("BPMGATE_ENGINE_CACHE").map_or_else(
+        || Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine"),
+        PathBuf::from,
+    );
+    fs::create_dir_all(&cache).expect("a directory for the engine");
+    let sources = SOURCES.map(|(path, text)| [path, text].concat()).concat();
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, sources.as_bytes()).as_ref()[..12]);
+    let jar = cache.join(format!("engine-{hash}.jar"));
+
+    // Two runs at the same time: one builds, the other waits here and finds the jar.
+    let lock = File::create(cache.join("lock")).expect("a lock file");
+    lock.lock().expect("a file system that locks");
+    if jar.exists() {
+        return jar;
+    }
+    let project = tempfile::tempdir_in(&cache).unwrap();
+    for (path, text) in SOURCES {
+        let file = project.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    let maven = Command::new("mvn")
+        .args(["--batch-mode", "--quiet", "-DskipTests", "package"])
+        .current_dir(&project)
+        .stdin(Stdio::null())
+        .output()
+        .expect("Maven (`mvn`) to build the engine with");
+    let said = String::from_utf8_lossy(&maven.stdout);
+    assert!(
+        maven.status.success(),
+        "Maven cannot build the engine:\n{said}"
+    );
+    // Under its name only when it is whole: a build that was killed leaves no half of one.
+    fs::rename(project.path().join("target/engine.jar"), &jar).unwrap();
+    jar
+}
+
+/// Starts the jar and waits for the line in which it says where it listens.
+fn launch(jar: &Path) -> (Child, SocketAddr) {
+    let mut process = Command::new("java")
+        .args([
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-jar",
+        ])
+        .arg(jar)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a Java runtime (`java`) to run the engine with");
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    let address = lines
+        .by_ref()
+        .map(|line| line.expect("text from the engine"))
+        .find_map(|line| {
+            said += &line;
+            said.push('\n');
+            line.strip_prefix("engine listening on ")
+                .map(|address| address.parse().unwrap())
+        });
+    let address =
+        address.unwrap_or_else(|| panic!("the engine ended before it was ready:\n{said}"));
+    // Its pipe must not fill up; what it says later (each 500 with its stack) is of no use to a test.
+    std::thread::spawn(move || lines.for_each(drop));
+    (process, address)
+}
