@@ -1,4 +1,7 @@
 //! bpmgate
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
