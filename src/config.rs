@@ -21,12 +21,23 @@ use std::time::Duration;
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+mod deserialize;
+mod diagnostic;
+pub mod load;
+mod not_yet;
 mod prefix;
+#[cfg(test)]
+mod reference;
+mod rules;
 mod secret;
+mod tree;
 mod units;
 mod url;
 
+pub use self::diagnostic::{ConfigError, Diagnostic, Severity, Warning};
+pub use self::load::{Loaded, Origins};
 pub use self::prefix::Prefix;
 pub use self::secret::Secret;
 pub use self::units::{ByteSize, Expected};
@@ -744,6 +755,40 @@ fn issuer_is_required(schema: &mut Schema) {
         }
     }
     schema.insert("required".to_owned(), serde_json::json!(["issuer"]));
+}
+
+/// Every key of the configuration, such as `engine.url`; `0` stands for the place in a list of tables, `NAME` for a name of the user's.
+pub(crate) fn keys() -> Vec<String> {
+    let schema = Config::json_schema().to_value();
+    let mut keys = Vec::new();
+    add_keys(&mut keys, "", &schema, &schema);
+    keys
+}
+
+fn add_keys(keys: &mut Vec<String>, key: &str, schema: &Value, root: &Value) {
+    let inside = |name: &str| {
+        let schema = resolve(schema.get(name)?, root);
+        schema.get("properties").map(|_| schema)
+    };
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, property) in properties {
+            add_keys(keys, &tree::join(key, name), resolve(property, root), root);
+        }
+    } else if let Some(elements) = inside("items") {
+        add_keys(keys, &tree::join(key, "0"), elements, root);
+    } else if let Some(values) = inside("additionalProperties") {
+        add_keys(keys, &tree::join(key, "NAME"), values, root);
+    } else {
+        keys.push(key.to_owned());
+    }
+}
+
+/// Follows a `$ref` of the schema.
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    let reference = schema.get("$ref").and_then(Value::as_str);
+    reference
+        .and_then(|reference| root.pointer(reference.trim_start_matches('#')))
+        .unwrap_or(schema)
 }
 
 impl Config {

@@ -3,6 +3,9 @@
 
 pub mod access;
 pub mod body;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "fetch")]

@@ -1,0 +1,556 @@
+//! What must hold beyond the type of a value: ranges, pairs, names that must differ.
+
+use std::time::Duration;
+
+use super::diagnostic::Finding;
+use super::units::DurationText;
+use super::{
+    Access, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer, Preset,
+    Rule, Server, UNSET_ISSUER,
+};
+
+/// Finds every rule that the configuration breaks, and what it should be warned of.
+pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    server(&config.server, &mut findings);
+    engine(&config.engine, &mut findings);
+    prefixes(config, &mut findings);
+    issuers(config, is_set, &mut findings);
+    initiator(&config.initiator, &mut findings);
+    access(&config.access, &mut findings);
+    cors(&config.cors, &mut findings);
+    findings
+}
+
+fn server(server: &Server, findings: &mut Vec<Finding>) {
+    let limits = &server.limits;
+    findings.extend(within("server.workers", server.workers, 0, 1024));
+    findings.extend(within(
+        "server.limits.connections",
+        limits.connections,
+        1,
+        usize::MAX,
+    ));
+    findings.extend(within("server.limits.headers", limits.headers, 1, 4096));
+    findings.extend(within(
+        "server.limits.requests_in_flight",
+        limits.requests_in_flight,
+        1,
+        usize::MAX,
+    ));
+    // hyper reads headers into a buffer of at least 8 KiB.
+    findings.extend(size(
+        "server.limits.header_bytes",
+        limits.header_bytes,
+        ByteSize::from_kib(8),
+        ByteSize::from_mib(1),
+    ));
+    findings.extend(size(
+        "server.limits.rewritten_body",
+        limits.rewritten_body,
+        ByteSize::from_bytes(1),
+        ByteSize::from_mib(1024),
+    ));
+    findings.extend(lasting(
+        "server.limits.header_read_timeout",
+        limits.header_read_timeout,
+    ));
+    findings.extend(lasting(
+        "server.limits.body_idle_timeout",
+        limits.body_idle_timeout,
+    ));
+    findings.extend(lasting(
+        "server.limits.idle_connection",
+        limits.idle_connection,
+    ));
+    if let Some(url) = &server.public_url {
+        findings.extend(without_query("server.public_url", url));
+    }
+    if let Some(tls) = &server.tls {
+        for (key, path) in [
+            ("certificate_file", &tls.certificate_file),
+            ("private_key_file", &tls.private_key_file),
+        ] {
+            if path.as_os_str().is_empty() {
+                findings.push(Finding::expected(
+                    &format!("server.tls.{key}"),
+                    "",
+                    "the path of a PEM file",
+                ));
+            }
+        }
+    }
+}
+
+fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
+    findings.extend(without_query("engine.url", &engine.url));
+    findings.extend(in_plain_text(
+        "engine.url",
+        &engine.url,
+        "the engine's credentials",
+    ));
+    let path = engine.url.base_path();
+    if path
+        .split('/')
+        .skip(1)
+        .any(|segment| matches!(segment, "" | "." | ".."))
+    {
+        findings.push(Finding::expected(
+            "engine.url",
+            engine.url.as_str(),
+            "a path without empty segments, `.` or `..`",
+        ));
+    }
+    for (index, node) in engine.nodes.iter().enumerate() {
+        if !node.base_path().is_empty() || node.query().is_some() {
+            let key = format!("engine.nodes.{index}");
+            findings.push(Finding::expected(
+                &key,
+                node.as_str(),
+                "a URL without path and query",
+            ));
+        }
+    }
+    let credentials = &engine.credentials;
+    if credentials.mode == CredentialsMode::Basic {
+        let username = &credentials.username;
+        if username.is_empty() || username.contains(|c: char| c == ':' || c.is_control()) {
+            let expected = "a name without `:` and control characters (RFC 7617 §2)";
+            findings.push(Finding::expected(
+                "engine.credentials.username",
+                username,
+                expected,
+            ));
+        }
+        if credentials.password.expose().contains(char::is_control) {
+            let expected = "a password without control characters (RFC 7617 §2)";
+            findings.push(Finding::expected(
+                "engine.credentials.password",
+                "",
+                expected,
+            ));
+        }
+    }
+    findings.extend(lasting("engine.timeouts.connect", engine.timeouts.connect));
+    findings.extend(lasting(
+        "engine.timeouts.response",
+        engine.timeouts.response,
+    ));
+    findings.extend(lasting(
+        "engine.timeouts.idle_connection",
+        engine.timeouts.idle_connection,
+    ));
+    findings.extend(within(
+        "engine.retry.attempts",
+        engine.retry.attempts as usize,
+        0,
+        10,
+    ));
+}
+
+fn prefixes(config: &Config, findings: &mut Vec<Finding>) {
+    let prefixes = &config.routes.prefixes;
+    if prefixes.is_empty() {
+        let finding = Finding::said(
+            "routes.prefixes",
+            "`routes.prefixes` is empty, so no request would reach the engine",
+        );
+        findings.push(
+            finding
+                .with_label("expected at least one")
+                .with_hint("leave it out for `[\"/api\", \"/engine-rest\"]`"),
+        );
+    }
+    for (index, prefix) in prefixes.iter().enumerate() {
+        let others = prefixes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        // Of two that are the same only the second is said to be wrong.
+        let covering = |(other, outer): &(usize, &super::Prefix)| {
+            outer.covers(prefix.as_str()) && (*outer != prefix || *other < index)
+        };
+        if let Some((_, outer)) = others.into_iter().find(covering) {
+            let key = format!("routes.prefixes.{index}");
+            findings.push(Finding::expected(
+                &key,
+                prefix.as_str(),
+                format!("a path apart from the prefix `{outer}`"),
+            ));
+        }
+    }
+}
+
+fn issuers(config: &Config, is_set: &dyn Fn(&str) -> bool, findings: &mut Vec<Finding>) {
+    if config.issuers.is_empty() {
+        let finding = Finding::said(
+            "issuers",
+            "no issuer is configured, so no token could be accepted",
+        );
+        findings.push(finding.with_hint(
+            "add `[[issuers]]` with `issuer = \"https://...\"`, or set BPMGATE__ISSUERS__0__ISSUER (for Clerk, CLERK_JWKS_URL is enough)",
+        ));
+    }
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        self::issuer(&format!("issuers.{index}"), issuer, findings);
+        let earlier = config.issuers.iter().take(index);
+        if earlier.clone().any(|other| other.issuer == issuer.issuer)
+            && issuer.issuer.as_str() != UNSET_ISSUER
+        {
+            let key = format!("issuers.{index}.issuer");
+            findings.push(Finding::expected(
+                &key,
+                issuer.issuer.as_str(),
+                "each issuer once",
+            ));
+        }
+        if config.issuers.len() > 1 && !config.shared_ids {
+            let key = format!("issuers.{index}.id_prefix");
+            // "a" + "b1" and "ab" + "1" are one id, so it is not enough that the prefixes differ.
+            let clashes = |other: &&Issuer| {
+                other.id_prefix.starts_with(&issuer.id_prefix)
+                    || issuer.id_prefix.starts_with(&other.id_prefix)
+            };
+            if !is_set(&key) {
+                let finding = Finding::said(
+                    &key,
+                    format!("`{key}` is missing, and there are several issuers"),
+                );
+                findings.push(finding.with_label("has no `id_prefix`").with_hint(
+                    "give each issuer an `id_prefix` such as \"clerk:\", or set `shared_ids = true` if all name the same people by the same ids",
+                ));
+            } else if let Some(other) = earlier.clone().find(clashes) {
+                let expected = format!(
+                    "a prefix that does not begin as another issuer's ({:?})",
+                    other.id_prefix
+                );
+                findings.push(Finding::expected(&key, &issuer.id_prefix, expected));
+            }
+        }
+    }
+}
+
+fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
+    let key = |name: &str| format!("{table}.{name}");
+    if issuer.issuer.as_str() == UNSET_ISSUER {
+        let finding = Finding::said(&key("issuer"), format!("`{table}.issuer` is missing"));
+        findings.push(
+            finding
+                .with_label("has no `issuer`")
+                .with_hint("set `issuer` to the exact `iss` of its tokens"),
+        );
+    }
+    findings.extend(without_query(&key("issuer"), &issuer.issuer));
+    findings.extend(in_plain_text(&key("issuer"), &issuer.issuer, "keys"));
+    if let Some(url) = &issuer.jwks_url {
+        findings.extend(in_plain_text(&key("jwks_url"), url, "keys"));
+        if !issuer.public_key_file.as_os_str().is_empty() {
+            let title = format!("`{table}.jwks_url` and `{table}.public_key_file` are both set");
+            findings.push(
+                Finding::said(&key("public_key_file"), title).with_label("expected one of the two"),
+            );
+        }
+    }
+    // Clerk's session tokens and Cognito's access tokens have no `aud`.
+    if issuer.audience.is_empty() && !matches!(issuer.preset, Preset::Clerk | Preset::Cognito) {
+        let title = format!(
+            "`{table}.audience` is empty: a token that the issuer made for any other application is accepted too"
+        );
+        findings.push(
+            Finding::warning(&key("audience"), title)
+                .with_hint("set `audience` to the `aud` of the tokens meant for this gateway"),
+        );
+    }
+    for (name, list) in [
+        ("audience", &issuer.audience),
+        ("authorized_parties", &issuer.authorized_parties),
+    ] {
+        findings.extend(no_empty_text(&key(name), list));
+    }
+    if issuer.algorithms.is_empty() {
+        findings.push(
+            Finding::said(&key("algorithms"), format!("`{table}.algorithms` is empty"))
+                .with_label("expected at least one"),
+        );
+    }
+    if issuer.id_prefix.chars().any(char::is_control) || issuer.id_prefix.len() > 100 {
+        findings.push(Finding::expected(
+            &key("id_prefix"),
+            &issuer.id_prefix,
+            "at most 100 bytes without control characters",
+        ));
+    }
+    if issuer.leeway > MAX_LEEWAY {
+        findings.push(Finding::expected(
+            &key("leeway"),
+            &DurationText(issuer.leeway).to_string(),
+            "at most \"10m\"",
+        ));
+    }
+    findings.extend(lasting(&key("jwks_refresh"), issuer.jwks_refresh));
+    findings.extend(lasting(&key("jwks_cooldown"), issuer.jwks_cooldown));
+    findings.extend(lasting(&key("jwks_timeout"), issuer.jwks_timeout));
+    let claims = &issuer.claims;
+    if claims.id.is_empty() {
+        findings.push(
+            Finding::said(&key("claims.id"), format!("`{table}.claims.id` is empty"))
+                .with_label("expected at least one claim"),
+        );
+    }
+    let lists = [
+        ("id", &claims.id),
+        ("email", &claims.email),
+        ("name", &claims.name),
+        ("first_name", &claims.first_name),
+        ("last_name", &claims.last_name),
+        ("roles", &claims.roles),
+        ("tenant", &claims.tenant),
+    ];
+    for (name, list) in lists {
+        findings.extend(no_empty_text(&key(&format!("claims.{name}")), list));
+    }
+}
+
+fn initiator(initiator: &Initiator, findings: &mut Vec<Finding>) {
+    let names = [
+        ("id", &initiator.id),
+        ("email", &initiator.email),
+        ("name", &initiator.name),
+    ];
+    for (index, (field, name)) in names.iter().enumerate() {
+        let key = format!("initiator.{field}");
+        findings.extend(variable_name(&key, name));
+        if let Some((other, _)) = names.iter().take(index).find(|(_, other)| other == name) {
+            findings.push(Finding::expected(
+                &key,
+                name,
+                format!("another name than `initiator.{other}`"),
+            ));
+        }
+    }
+    for (index, name) in initiator.model_names.iter().enumerate() {
+        findings.extend(variable_name(
+            &format!("initiator.model_names.{index}"),
+            name,
+        ));
+    }
+}
+
+fn access(access: &Access, findings: &mut Vec<Finding>) {
+    let exists =
+        |name: &str| BUILT_IN_PROFILES.contains(&name) || access.profiles.contains_key(name);
+    if access.default != "none" && !exists(&access.default) {
+        findings.push(no_profile("access.default", &access.default, access));
+    }
+    for (index, rule) in access.rules.iter().enumerate() {
+        let table = format!("access.rules.{index}");
+        if !exists(&rule.profile) {
+            findings.push(no_profile(
+                &format!("{table}.profile"),
+                &rule.profile,
+                access,
+            ));
+        }
+        findings.extend(when(&table, rule));
+    }
+    for (name, profile) in &access.profiles {
+        let table = format!("access.profiles.{name}");
+        if name == "none" || BUILT_IN_PROFILES.contains(&name.as_str()) {
+            findings.push(
+                Finding::said(&table, format!("`{name}` is a built-in profile"))
+                    .with_label("expected a name of your own"),
+            );
+        }
+        let mut seen = vec![name];
+        let mut extends = profile.extends.as_ref();
+        while let Some(base) = extends {
+            if !exists(base) && seen.len() == 1 {
+                findings.push(no_profile(&format!("{table}.extends"), base, access));
+            }
+            if seen.contains(&base) {
+                findings.push(Finding::expected(
+                    &format!("{table}.extends"),
+                    base,
+                    "a profile that does not extend this one",
+                ));
+                break;
+            }
+            seen.push(base);
+            extends = access
+                .profiles
+                .get(base)
+                .and_then(|profile| profile.extends.as_ref());
+        }
+        for (list, names) in [("allow", &profile.allow), ("deny", &profile.deny)] {
+            findings.extend(no_empty_text(&format!("{table}.{list}"), names));
+        }
+    }
+}
+
+fn when(table: &str, rule: &Rule) -> Option<Finding> {
+    let when = &rule.when;
+    let members = [
+        &when.role,
+        &when.claim,
+        &when.value,
+        &when.issuer,
+        &when.subject,
+    ];
+    let key = format!("{table}.when");
+    if members.iter().all(|member| member.is_none()) {
+        let title = format!("`{key}` is empty, so the rule would mean everybody");
+        return Some(Finding::said(&key, title).with_hint("say it with `access.default`"));
+    }
+    if members
+        .iter()
+        .any(|member| member.as_ref().is_some_and(String::is_empty))
+    {
+        return Some(Finding::said(&key, format!("`{key}` has an empty member")));
+    }
+    if when.claim.is_some() != when.value.is_some() {
+        return Some(
+            Finding::said(&key, format!("`{key}` has one of `claim` and `value`"))
+                .with_label("expected both"),
+        );
+    }
+    None
+}
+
+fn no_profile(key: &str, name: &str, access: &Access) -> Finding {
+    let known = BUILT_IN_PROFILES
+        .iter()
+        .copied()
+        .chain(access.profiles.keys().map(String::as_str));
+    let nearest = super::diagnostic::nearest(name, known);
+    let finding = Finding::expected(
+        key,
+        name,
+        format!(
+            "one of {}, or one of `access.profiles`",
+            BUILT_IN_PROFILES.join(", ")
+        ),
+    );
+    match nearest {
+        Some(profile) => finding.with_hint(format!("did you mean `{profile}`?")),
+        None => finding,
+    }
+}
+
+fn cors(cors: &Cors, findings: &mut Vec<Finding>) {
+    for (index, origin) in cors.origins.iter().enumerate() {
+        let key = format!("cors.origins.{index}");
+        if origin == "*" {
+            if cors.origins.len() > 1 || cors.credentials {
+                // Fetch §3.3.5: a browser refuses `*` together with credentials.
+                let expected =
+                    "the origins by name, or `[\"*\"]` alone with `cors.credentials = false`";
+                findings.push(Finding::expected(&key, origin, expected));
+            }
+            continue;
+        }
+        match serialized_origin(origin) {
+            Some(right) if right == *origin => {}
+            Some(right) => findings.push(Finding::expected(
+                &key,
+                origin,
+                format!("it as a browser writes it: {right:?}"),
+            )),
+            None => findings.push(Finding::expected(
+                &key,
+                origin,
+                "an origin such as \"https://app.example.com\"",
+            )),
+        }
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 §6.2): lower case, without the scheme's own port, without a path.
+fn serialized_origin(text: &str) -> Option<String> {
+    let url: HttpUrl = text.parse().ok()?;
+    if !url.base_path().is_empty() || url.query().is_some() {
+        return None;
+    }
+    let scheme = if url.is_https() { "https" } else { "http" };
+    let host = url.host().to_ascii_lowercase();
+    let port = match (url.is_https(), url.port()) {
+        (true, 443) | (false, 80) => String::new(),
+        (_, port) => format!(":{port}"),
+    };
+    Some(format!("{scheme}://{host}{port}"))
+}
+
+fn within(key: &str, number: usize, least: usize, greatest: usize) -> Option<Finding> {
+    let expected = match greatest {
+        usize::MAX => format!("at least {least}"),
+        greatest => format!("a number from {least} to {greatest}"),
+    };
+    let what = super::diagnostic::What::Expected {
+        found: number.to_string(),
+        expected,
+    };
+    (number < least || number > greatest).then(|| Finding::error(key, what))
+}
+
+fn size(key: &str, size: ByteSize, least: ByteSize, greatest: ByteSize) -> Option<Finding> {
+    let outside = size < least || size > greatest;
+    outside.then(|| {
+        Finding::expected(
+            key,
+            &size.to_string(),
+            format!("a size from \"{least}\" to \"{greatest}\""),
+        )
+    })
+}
+
+fn lasting(key: &str, duration: Duration) -> Option<Finding> {
+    duration
+        .is_zero()
+        .then(|| Finding::expected(key, "0", "more than zero"))
+}
+
+fn without_query(key: &str, url: &HttpUrl) -> Option<Finding> {
+    url.query()
+        .map(|_| Finding::expected(key, url.as_str(), "a URL without a query"))
+}
+
+fn in_plain_text(key: &str, url: &HttpUrl, what: &str) -> Option<Finding> {
+    let seen = !url.is_https() && !url.is_loopback();
+    let title = format!("`{key}` is an http:// URL: {what} can be read and changed on the way");
+    seen.then(|| {
+        Finding::warning(key, title).with_hint("use https:// unless the network between is trusted")
+    })
+}
+
+fn no_empty_text(key: &str, list: &[String]) -> Vec<Finding> {
+    let empty = list.iter().enumerate().filter(|(_, text)| text.is_empty());
+    empty
+        .map(|(index, _)| {
+            Finding::expected(&format!("{key}.{index}"), "", "a text that is not empty")
+        })
+        .collect()
+}
+
+/// `ACT_RU_VARIABLE.NAME_` holds 255 characters.
+fn variable_name(key: &str, name: &str) -> Option<Finding> {
+    let good =
+        !name.is_empty() && name.chars().count() <= 255 && !name.chars().any(char::is_control);
+    (!good).then(|| {
+        Finding::expected(
+            key,
+            name,
+            "from 1 to 255 characters, none of them a control character",
+        )
+    })
+}
+
+const BUILT_IN_PROFILES: [&str; 6] = [
+    "user",
+    "worker",
+    "operator",
+    "deployer",
+    "admin",
+    "transparent",
+];
+
+/// More would let a token outlive its revocation by a time that nobody expects.
+const MAX_LEEWAY: Duration = Duration::from_mins(10);
