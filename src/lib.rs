@@ -6,6 +6,7 @@ pub mod identity;
 pub mod layer;
 pub mod operation;
 pub mod problem;
+pub mod token;
 
 pub use identity::Identity;
 pub use problem::Problem;
