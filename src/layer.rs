@@ -39,3 +39,8 @@ pub use problems::{ProblemLayer, Problems};
 pub use retry::{Retry, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};
+mod extract_identity;
+mod verify_token;
+pub use checked::Checked;
+pub use extract_identity::{ExtractIdentity, ExtractIdentityLayer};
+pub use verify_token::{VerifyToken, VerifyTokenFuture, VerifyTokenLayer};

@@ -19,6 +19,7 @@ pub mod problem;
 pub mod request_info;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod token;
 
 pub use identity::Identity;
 pub use problem::Problem;

@@ -1,0 +1,243 @@
+//! Lets a request pass only with a bearer token that verifies, and puts the [`VerifiedToken`] into its
+//! extensions.
+//!
+//! Reads `Authorization` and nothing else of the request, and removes nothing from it; a [`VerifiedToken`]
+//! or [`Identity`] that someone put there before is dropped first, whatever happens after.
+//!
+//! | the request has | answer |
+//! |---|---|
+//! | no `Authorization`, or one of another scheme than `Bearer` (RFC 9110 §11.1, case ignored) | [`Problem::TokenMissing`] |
+//! | more than one `Authorization` | [`Problem::TwoCredentials`] |
+//! | a token that breaks a rule of [`token`](crate::token) | [`Problem::TokenInvalid`], [`Problem::TokenExpired`] |
+//! | a token of an issuer whose keys are not there | waits for the fetch, then [`Problem::KeysUnavailable`] |
+//! | a token of a key that is not known | waits for one shared fetch, then, or within the cool-down, [`Problem::TokenInvalid`] |
+//!
+//! Only a request that waits costs an allocation. Why a token was refused is told in a `debug` event.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::identity::Identity;
+use crate::problem::Problem;
+use crate::token::verifier::Fetch;
+use crate::token::{BearerToken, UnverifiedToken, VerifiedToken, Verifier};
+
+/// Applies [`VerifyToken`].
+///
+/// # Examples
+/// ```
+/// use bpmgate::Problem;
+/// use bpmgate::layer::{ExtractIdentityLayer, VerifyTokenLayer};
+/// use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
+/// use http::Request;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// let keys = KeySet::from_jwks(br#"{"keys": [{
+///     "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "kid-ec-sign",
+///     "x": "04N0xi21hshyvBp7I167sbE_bXqyqkAPfefdklMO7wY",
+///     "y": "UI8exy-C06a7DUnjIdENkxeFtHM4-l_41LqEw9nVgmw"
+/// }]}"#)?;
+/// let issuer = Issuer::new(IssuerRules::new(Preset::Clerk, "https://clerk.example.com"))?;
+/// let verifier = Verifier::new([(issuer, keys)])?;
+///
+/// let service = ServiceBuilder::new()
+///     .layer(VerifyTokenLayer::new(verifier))
+///     .layer(ExtractIdentityLayer::new())
+///     .service(service_fn(|_: Request<()>| async { Ok::<_, Problem>(()) }));
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let answer = service.oneshot(Request::new(())).await;
+/// assert_eq!(answer, Err(Problem::TokenMissing));
+/// # });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct VerifyTokenLayer {
+    verifier: Verifier,
+}
+
+impl VerifyTokenLayer {
+    /// Tokens are checked with these issuers and keys.
+    #[must_use]
+    pub fn new(verifier: Verifier) -> Self {
+        Self { verifier }
+    }
+}
+
+impl<S> Layer<S> for VerifyTokenLayer {
+    type Service = VerifyToken<S>;
+
+    fn layer(&self, inner: S) -> VerifyToken<S> {
+        VerifyToken {
+            inner,
+            verifier: self.verifier.clone(),
+        }
+    }
+}
+
+/// Verifies the bearer token of each request; see the [layer](VerifyTokenLayer).
+#[derive(Debug, Clone)]
+pub struct VerifyToken<S> {
+    inner: S,
+    verifier: Verifier,
+}
+
+impl<S, B> Service<Request<B>> for VerifyToken<S>
+where
+    S: Service<Request<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Problem>,
+    B: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = Problem;
+    type Future = VerifyTokenFuture<S::Future, S::Response>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let extensions = request.extensions_mut();
+        extensions.remove::<VerifiedToken>();
+        extensions.remove::<Identity>();
+
+        let state = match check(&self.verifier, request.headers()) {
+            Ok(token) => {
+                request.extensions_mut().insert(token);
+                State::Passed {
+                    inner: self.inner.call(request),
+                }
+            }
+            Err(Refused::Now(problem)) => State::Rejected {
+                problem: Some(problem),
+            },
+            Err(Refused::Until { fetch, .. }) => {
+                // The clone may not be ready; the one that was polled goes into the future.
+                let clone = self.inner.clone();
+                let ready = std::mem::replace(&mut self.inner, clone);
+                State::Waiting {
+                    future: Box::pin(wait(self.verifier.clone(), fetch, ready, request)),
+                }
+            }
+        };
+        VerifyTokenFuture { state }
+    }
+}
+
+enum Refused {
+    Now(Problem),
+    /// `problem`, unless the fetch brings a key that helps.
+    Until {
+        fetch: Fetch,
+        problem: Problem,
+    },
+}
+
+/// Checks with what is known now.
+fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refused> {
+    let now = SystemTime::now();
+    let token = read_token(headers).map_err(Refused::Now)?;
+    verifier.verify_now(token, now).map_err(|refusal| {
+        tracing::debug!(error = %refusal, "token refused");
+        match refusal.fetch() {
+            Some(fetch) => Refused::Until {
+                fetch,
+                problem: refusal.into_problem(),
+            },
+            None => Refused::Now(refusal.into_problem()),
+        }
+    })
+}
+
+fn read_token(headers: &HeaderMap) -> Result<UnverifiedToken<'_>, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).into_iter();
+    let value = values.next().ok_or(Problem::TokenMissing)?;
+    if values.next().is_some() {
+        return Err(Problem::TwoCredentials);
+    }
+    let read = || {
+        BearerToken::from_header(value)?
+            .map(UnverifiedToken::parse)
+            .transpose()
+    };
+    read()
+        .inspect_err(|error| tracing::debug!(%error, "token refused"))?
+        .ok_or(Problem::TokenMissing)
+}
+
+/// Waits for the one fetch that may help, then checks again; a second fetch is not waited for.
+async fn wait<S, B>(
+    verifier: Verifier,
+    fetch: Fetch,
+    mut inner: S,
+    mut request: Request<B>,
+) -> Result<S::Response, Problem>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<Problem>,
+{
+    fetch.await;
+    match check(&verifier, request.headers()) {
+        Ok(token) => {
+            request.extensions_mut().insert(token);
+            inner.call(request).await.map_err(Into::into)
+        }
+        Err(Refused::Now(problem) | Refused::Until { problem, .. }) => Err(problem),
+    }
+}
+
+pin_project! {
+    /// The future of [`VerifyToken`].
+    pub struct VerifyTokenFuture<F, T> {
+        #[pin]
+        state: State<F, T>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, T> {
+        Rejected { problem: Option<Problem> },
+        Passed { #[pin] inner: F },
+        Waiting { future: Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>> },
+    }
+}
+
+impl<F, T, E> Future for VerifyTokenFuture<F, T>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<Problem>,
+{
+    type Output = Result<T, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Rejected { problem } => {
+                Poll::Ready(Err(problem.take().unwrap_or(Problem::Internal)))
+            }
+            StateProjection::Passed { inner } => {
+                Poll::Ready(ready!(inner.poll(cx)).map_err(Into::into))
+            }
+            StateProjection::Waiting { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, T> fmt::Debug for VerifyTokenFuture<F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyTokenFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,744 @@
+use super::jws::MAX_KEY_ID_BYTES;
+use super::*;
+use testing::*;
+
+/// Keys made once per test binary, and tokens of any form signed with them.
+pub(crate) mod testing {
+    use std::sync::LazyLock;
+
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+        RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
+    };
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::super::*;
+
+    pub(crate) const ISSUER: &str = "https://issuer.example";
+
+    pub(crate) static RSA: LazyLock<RsaKeyPair> =
+        LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+    pub(crate) static OTHER_RSA: LazyLock<RsaKeyPair> =
+        LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
+    pub(crate) static P256: LazyLock<EcdsaKeyPair> =
+        LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
+    pub(crate) static P384: LazyLock<EcdsaKeyPair> =
+        LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap());
+    pub(crate) static ED: LazyLock<Ed25519KeyPair> =
+        LazyLock::new(|| Ed25519KeyPair::generate().unwrap());
+
+    pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(crate) fn rsa_jwk(kid: &str, key: &RsaKeyPair) -> Value {
+        let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(key.public_key());
+        json!({"kty": "RSA", "kid": kid, "n": base64url(n), "e": base64url(e)})
+    }
+
+    pub(crate) fn ec_jwk(kid: &str, crv: &str, key: &EcdsaKeyPair) -> Value {
+        let point = &key.public_key().as_ref()[1..];
+        let (x, y) = point.split_at(point.len() / 2);
+        json!({"kty": "EC", "crv": crv, "kid": kid, "x": base64url(x), "y": base64url(y)})
+    }
+
+    pub(crate) fn jwks(keys: &[Value]) -> Vec<u8> {
+        json!({ "keys": keys }).to_string().into_bytes()
+    }
+
+    pub(crate) fn key_set(keys: &[Value]) -> KeySet {
+        KeySet::from_jwks(&jwks(keys)).unwrap()
+    }
+
+    /// The key `RSA` by the name `one`.
+    pub(crate) fn one_key() -> KeySet {
+        key_set(&[rsa_jwk("one", &RSA)])
+    }
+
+    /// Signs whatever header and payload with the key that `alg` asks for.
+    pub(crate) fn sign_as(alg: Algorithm, key: &RsaKeyPair, header: &str, payload: &str) -> String {
+        let input = format!("{}.{}", base64url(header), base64url(payload));
+        let random = SystemRandom::new();
+        let rsa = |encoding| {
+            let mut signature = vec![0; key.public_modulus_len()];
+            key.sign(encoding, &random, input.as_bytes(), &mut signature)
+                .unwrap();
+            signature
+        };
+        let ec = |key: &EcdsaKeyPair| {
+            key.sign(&random, input.as_bytes())
+                .unwrap()
+                .as_ref()
+                .to_vec()
+        };
+        let signature = match alg {
+            Algorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
+            Algorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
+            Algorithm::Rs512 => rsa(&RSA_PKCS1_SHA512),
+            Algorithm::Ps256 => rsa(&RSA_PSS_SHA256),
+            Algorithm::Ps384 => rsa(&RSA_PSS_SHA384),
+            Algorithm::Ps512 => rsa(&RSA_PSS_SHA512),
+            Algorithm::Es256 => ec(&P256),
+            Algorithm::Es384 => ec(&P384),
+            Algorithm::EdDsa => ED.sign(input.as_bytes()).as_ref().to_vec(),
+        };
+        format!("{input}.{}", base64url(signature))
+    }
+
+    pub(crate) const HEADER: &str = r#"{"alg":"RS256","kid":"one","typ":"JWT"}"#;
+
+    /// A token of the key `one` with this payload.
+    pub(crate) fn token(payload: &str) -> String {
+        sign_as(Algorithm::Rs256, &RSA, HEADER, payload)
+    }
+
+    /// Good for an hour from now on, for `alice`.
+    pub(crate) fn good_claims() -> Value {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        json!({"iss": ISSUER, "sub": "alice", "exp": now + 3600})
+    }
+
+    /// Rules without an audience.
+    pub(crate) fn rules() -> IssuerRules {
+        IssuerRules::new(Preset::Clerk, ISSUER)
+    }
+
+    pub(crate) fn issuer() -> Issuer {
+        Issuer::new(rules()).unwrap()
+    }
+}
+
+const NOW: u64 = 1_800_000_000;
+
+fn check_with(token: &str, rules: IssuerRules, keys: &KeySet) -> Result<VerifiedToken, TokenError> {
+    let token = UnverifiedToken::parse(BearerToken::parse(token.as_bytes())?)?;
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+    verify(token, now, &Issuer::new(rules).unwrap(), keys)
+}
+
+fn check(token: &str) -> Result<VerifiedToken, TokenError> {
+    check_with(token, rules(), &one_key())
+}
+
+/// Members after `iss` and `sub`.
+fn payload(more: &str) -> String {
+    format!(r#"{{"iss":"{ISSUER}","sub":"alice"{more}}}"#)
+}
+
+fn with_header(header: &str) -> Result<VerifiedToken, TokenError> {
+    check(&sign_as(
+        Algorithm::Rs256,
+        &RSA,
+        header,
+        &payload(r#","exp":1900000000"#),
+    ))
+}
+
+#[test]
+fn authorization_header_is_read_as_rfc_6750_says() {
+    let read = |value: &str| {
+        let value = HeaderValue::from_str(value).unwrap();
+        match BearerToken::from_header(&value) {
+            Ok(Some(token)) => format!("token {}", token.as_str()),
+            Ok(None) => "none".to_owned(),
+            Err(error) => format!("{error:?}"),
+        }
+    };
+    for (value, expected) in [
+        ("Basic ZGVtbzpkZW1v", "none"),
+        ("", "none"),
+        ("Bearertoken", "none"),
+        ("Bearer\ttoken", "none"),
+        ("Bearer", "Syntax"),
+        ("Bearer ", "Syntax"),
+        ("Bearer =", "Syntax"),
+        ("Bearer a b", "Syntax"),
+        ("Bearer a,Bearer", "Syntax"),
+        ("Bearer a\tb", "Syntax"),
+        ("Bearer a=b", "Syntax"),
+        ("Bearer \"a\"", "Syntax"),
+        ("Bearer a.b.c ", "Syntax"),
+        ("Bearer a.b.c", "token a.b.c"),
+        ("bEARER a.b.c", "token a.b.c"),
+        ("Bearer   a", "token a"),
+        ("Bearer aZ09-._~+/==", "token aZ09-._~+/=="),
+    ] {
+        assert_eq!(read(value), expected, "{value:?}");
+    }
+    let bytes = HeaderValue::from_bytes(b"Bearer \xff").unwrap();
+    assert_eq!(
+        BearerToken::from_header(&bytes).unwrap_err(),
+        TokenError::Syntax
+    );
+}
+
+#[test]
+fn token_of_16_kib_is_read_and_one_byte_more_is_refused() {
+    let longest = "a".repeat(MAX_TOKEN_BYTES);
+    assert!(BearerToken::parse(longest.as_bytes()).is_ok());
+    let longer = format!("{longest}a");
+    assert_eq!(
+        BearerToken::parse(longer.as_bytes()).unwrap_err(),
+        TokenError::TooLong(16385)
+    );
+}
+
+#[test]
+fn form_of_the_token_is_strict() {
+    let good = token(&payload(r#","exp":1900000000"#));
+    assert!(check(&good).is_ok());
+    let parts: Vec<_> = good.split('.').collect();
+    let (header, body, signature) = (parts[0], parts[1], parts[2]);
+    for (name, bad) in [
+        ("two parts", format!("{header}.{body}")),
+        ("four parts", format!("{good}.{signature}")),
+        ("five parts, a JWE", format!("{good}.{body}.{signature}")),
+        ("empty fourth part", format!("{good}.")),
+        ("empty header", format!(".{body}.{signature}")),
+        ("empty payload", format!("{header}..{signature}")),
+        ("empty signature", format!("{header}.{body}.")),
+        ("padded header", format!("{header}=.{body}.{signature}")),
+        ("padded signature", format!("{good}==")),
+        (
+            "standard alphabet",
+            format!("{header}.{body}.+/{}", &signature[2..]),
+        ),
+        ("signature cut", good[..good.len() - 4].to_owned()),
+        ("signature twice", format!("{good}{signature}")),
+        (
+            "header and payload swapped",
+            format!("{body}.{header}.{signature}"),
+        ),
+    ] {
+        assert!(check(&bad).is_err(), "{name}");
+    }
+    // The last sign of 256 bytes has four unused bits: only the one with zeros there counts.
+    let last = signature.chars().last().unwrap();
+    let others = ('A'..='Z')
+        .chain('a'..='z')
+        .chain('0'..='9')
+        .filter(|sign| *sign != last);
+    for other in others {
+        let bad = format!("{}{other}", &good[..good.len() - 1]);
+        assert!(check(&bad).is_err(), "last sign {last} as {other}");
+    }
+}
+
+#[test]
+fn every_changed_byte_breaks_the_token() {
+    let good = token(&payload(r#","exp":1900000000"#));
+    let keys = one_key();
+    for at in 0..good.len() {
+        let mut bytes = good.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let bad = String::from_utf8(bytes).unwrap();
+        assert!(check_with(&bad, rules(), &keys).is_err(), "byte {at}");
+    }
+}
+
+#[test]
+fn header_members_are_what_they_must_be() {
+    let long = "k".repeat(MAX_KEY_ID_BYTES + 1);
+    for header in [
+        r#"{"alg":"RS256","kid":"one","crit":["exp"],"exp":1}"#,
+        r#"{"alg":"RS256","kid":"one","crit":[]}"#,
+        r#"{"alg":"RS256","kid":"one","crit":null}"#,
+        r#"{"alg":"RS256","kid":"one","b64":false}"#,
+        r#"{"alg":"RS256","kid":"one","b64":null}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"logout+jwt"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"dpop+jwt"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"text/JWT"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":""}"#,
+        r#"{"alg":"RS256","kid":"one","typ":null}"#,
+        r#"{"alg":"RS256","kid":"one","typ":["JWT"]}"#,
+        r#"{"alg":"RS256","kid":1}"#,
+        r#"{"alg":"RS256","kid":null}"#,
+        r#"{"kid":"one"}"#,
+        r#"{"alg":["RS256"],"kid":"one"}"#,
+        r#"{"alg":null,"kid":"one"}"#,
+        &format!(r#"{{"alg":"RS256","kid":"{long}"}}"#),
+    ] {
+        let error = with_header(header).unwrap_err();
+        assert!(
+            matches!(error, TokenError::Header { .. }),
+            "{header}: {error:?}"
+        );
+    }
+    for header in [
+        r#"{"alg":"RS256","alg":"RS256","kid":"one"}"#,
+        r#"{"alg":"RS256","kid":"one","kid":"one"}"#,
+        r#"{"alg":"RS256","kid":"one","jwk":{"a":1,"a":1}}"#,
+        r#"["RS256"]"#,
+        r#"{"alg":"RS256","kid":"one"} "x""#,
+    ] {
+        let error = with_header(header).unwrap_err();
+        assert!(
+            matches!(error, TokenError::Json { part: "header", .. }),
+            "{header}: {error:?}"
+        );
+    }
+    for alg in [
+        "none", "None", "NONE", "rs256", "HS256", "ES512", "RS1", "", "RS256 ",
+    ] {
+        let error = with_header(&format!(r#"{{"alg":"{alg}","kid":"one"}}"#)).unwrap_err();
+        assert_eq!(error, TokenError::AlgorithmUnknown, "{alg}");
+    }
+    for header in [
+        HEADER,
+        r#"{"alg":"RS256","kid":"one"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"jwt"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"at+JWT"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"application/at+jwt"}"#,
+        r#"{"alg":"RS256","kid":"one","typ":"Application/JWT"}"#,
+        r#"{"alg":"RS256","kid":"one","b64":true}"#,
+        r#"{"alg":"RS256","kid":"one","jku":"https://evil.example","x5u":"https://evil.example","x5c":[],"jwk":{"kty":"RSA"}}"#,
+        r#"{"alg":"RS256"}"#,
+    ] {
+        assert!(with_header(header).is_ok(), "{header}");
+    }
+}
+
+#[test]
+fn token_cannot_bring_its_own_key() {
+    let own = rsa_jwk("one", &OTHER_RSA);
+    let header = format!(r#"{{"alg":"RS256","kid":"one","jwk":{own}}}"#);
+    let forged = sign_as(
+        Algorithm::Rs256,
+        &OTHER_RSA,
+        &header,
+        &payload(r#","exp":1900000000"#),
+    );
+    assert_eq!(check(&forged).unwrap_err(), TokenError::Signature);
+}
+
+#[test]
+fn algorithm_must_be_the_issuers_and_the_keys() {
+    let keys = key_set(&[
+        rsa_jwk("one", &RSA),
+        ec_jwk("p256", "P-256", &P256),
+        ec_jwk("p384", "P-384", &P384),
+        serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": base64url(aws_lc_rs::signature::KeyPair::public_key(&*ED))}),
+    ]);
+    let kid = |alg| match alg {
+        Algorithm::Es256 => "p256",
+        Algorithm::Es384 => "p384",
+        Algorithm::EdDsa => "ed",
+        _ => "one",
+    };
+    for alg in Algorithm::ALL {
+        let header = format!(r#"{{"alg":"{alg}","kid":"{}"}}"#, kid(alg));
+        let signed = sign_as(alg, &RSA, &header, &payload(r#","exp":1900000000"#));
+        for allowed in Algorithm::ALL {
+            let mut rules = rules();
+            rules.algorithms = vec![allowed];
+            let result = check_with(&signed, rules, &keys);
+            if alg == allowed {
+                assert!(result.is_ok(), "{alg}");
+            } else {
+                assert_eq!(result.unwrap_err(), TokenError::AlgorithmNotAllowed(alg));
+            }
+        }
+        // The header names another algorithm than the signature has.
+        for claimed in Algorithm::ALL.into_iter().filter(|other| *other != alg) {
+            let header = format!(r#"{{"alg":"{claimed}","kid":"{}"}}"#, kid(alg));
+            let signed = sign_as(alg, &RSA, &header, &payload(r#","exp":1900000000"#));
+            let mut rules = rules();
+            rules.algorithms = Algorithm::ALL.to_vec();
+            assert!(
+                check_with(&signed, rules, &keys).is_err(),
+                "{alg} as {claimed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn key_bound_to_an_algorithm_verifies_no_other() {
+    let mut key = rsa_jwk("one", &RSA);
+    key["alg"] = "RS512".into();
+    let error = check_with(
+        &token(&payload(r#","exp":1900000000"#)),
+        rules(),
+        &key_set(&[key]),
+    );
+    assert_eq!(error.unwrap_err(), TokenError::KeyUnfit(Algorithm::Rs256));
+}
+
+#[test]
+fn token_without_kid_tries_four_keys_and_no_five() {
+    let mut keys: Vec<_> = (0..3)
+        .map(|kid| rsa_jwk(&kid.to_string(), &OTHER_RSA))
+        .collect();
+    // Keys for something else do not count.
+    keys.push(ec_jwk("p256", "P-256", &P256));
+    keys.push(rsa_jwk("one", &RSA));
+    let signed = sign_as(
+        Algorithm::Rs256,
+        &RSA,
+        r#"{"alg":"RS256"}"#,
+        &payload(r#","exp":1900000000"#),
+    );
+    assert!(check_with(&signed, rules(), &key_set(&keys)).is_ok());
+    keys.push(rsa_jwk("five", &OTHER_RSA));
+    assert_eq!(
+        check_with(&signed, rules(), &key_set(&keys)).unwrap_err(),
+        TokenError::KeyAmbiguous
+    );
+}
+
+#[test]
+fn kid_that_is_not_known_is_told_apart_from_a_bad_signature() {
+    let signed = |kid: &str| {
+        let header = format!(r#"{{"alg":"RS256","kid":"{kid}"}}"#);
+        sign_as(
+            Algorithm::Rs256,
+            &RSA,
+            &header,
+            &payload(r#","exp":1900000000"#),
+        )
+    };
+    let named = key_set(&[rsa_jwk("other", &OTHER_RSA)]);
+    assert_eq!(
+        check_with(&signed("other"), rules(), &named).unwrap_err(),
+        TokenError::Signature
+    );
+    assert_eq!(
+        check_with(&signed("new"), rules(), &named).unwrap_err(),
+        TokenError::KeyUnknown
+    );
+    // A key without a name serves any name (a PEM file has none).
+    let nameless = |key| {
+        let mut jwk = rsa_jwk("", key);
+        jwk.as_object_mut().unwrap().remove("kid");
+        key_set(&[jwk])
+    };
+    assert!(check_with(&signed("new"), rules(), &nameless(&RSA)).is_ok());
+    assert_eq!(
+        check_with(&signed("new"), rules(), &nameless(&OTHER_RSA)).unwrap_err(),
+        TokenError::KeyUnknown
+    );
+}
+
+#[test]
+fn claims_are_what_they_must_be() {
+    let duplicate = |text: &str| {
+        matches!(
+            check(&token(text)),
+            Err(TokenError::Json {
+                part: "payload",
+                ..
+            })
+        )
+    };
+    assert!(duplicate(&payload(r#","exp":1900000000,"sub":"mallory""#)));
+    assert!(duplicate(&payload(
+        r#","exp":1900000000,"realm_access":{"roles":[],"roles":["admin"]}"#
+    )));
+    assert!(duplicate(&payload(
+        r#","exp":1900000000,"\u0065xp":1900000000"#
+    )));
+    assert!(duplicate("[]"));
+    assert!(duplicate("foo"));
+
+    for (claims, expected) in [
+        (
+            r#"{"exp":1900000000}"#.to_owned(),
+            TokenError::ClaimMissing("iss"),
+        ),
+        (
+            r#"{"iss":null,"exp":1900000000}"#.to_owned(),
+            TokenError::Claim {
+                claim: "iss",
+                expected: "a string",
+            },
+        ),
+        (
+            format!(r#"{{"iss":"{ISSUER}/","exp":1900000000}}"#),
+            TokenError::IssuerUnknown,
+        ),
+        (
+            format!(r#"{{"iss":"{}","exp":1900000000}}"#, ISSUER.to_uppercase()),
+            TokenError::IssuerUnknown,
+        ),
+        (payload(""), TokenError::ClaimMissing("exp")),
+    ] {
+        assert_eq!(check(&token(&claims)).unwrap_err(), expected, "{claims}");
+    }
+    for claim in ["exp", "nbf", "iat"] {
+        for value in [
+            r#""1700000000""#,
+            "null",
+            "true",
+            "[1]",
+            "{}",
+            "-1",
+            "-0.5",
+            "1e300",
+            "99999999999999999999",
+        ] {
+            let more = if claim == "exp" {
+                format!(r#","exp":{value}"#)
+            } else {
+                format!(r#","exp":1900000000,"{claim}":{value}"#)
+            };
+            let error = check(&token(&payload(&more))).unwrap_err();
+            assert!(
+                matches!(error, TokenError::Claim { claim: found, .. } if found == claim),
+                "{more}: {error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn times_hold_to_the_second_with_five_seconds_leeway() {
+    let good = |more: &str| check(&token(&payload(more)));
+    for (more, passes) in [
+        // exp > now - 5
+        (r#","exp":1799999995"#, false),
+        (r#","exp":1799999995.25"#, true),
+        (r#","exp":1799999996"#, true),
+        (r#","exp":0"#, false),
+        (r#","exp":1800000000.5"#, true),
+        (r#","exp":1.9e9"#, true),
+        (r#","exp":9007199254740993"#, true),
+        // nbf <= now + 5
+        (r#","exp":1900000000,"nbf":1800000006"#, false),
+        (r#","exp":1900000000,"nbf":1800000005.25"#, false),
+        (r#","exp":1900000000,"nbf":1800000005"#, true),
+        (r#","exp":1900000000,"nbf":0"#, true),
+        // iat <= now + 5
+        (r#","exp":1900000000,"iat":1800000006"#, false),
+        (r#","exp":1900000000,"iat":1800000005"#, true),
+    ] {
+        assert_eq!(good(more).is_ok(), passes, "{more}: {:?}", good(more));
+    }
+    assert_eq!(
+        good(r#","exp":1799999688"#).unwrap_err(),
+        TokenError::Expired {
+            ago: Duration::from_secs(312)
+        }
+    );
+    assert!(matches!(
+        good(r#","exp":1900000000,"nbf":1800000100"#).unwrap_err(),
+        TokenError::NotYet { claim: "nbf", .. }
+    ));
+    let mut exact = rules();
+    exact.leeway = Duration::ZERO;
+    for (exp, passes) in [(NOW, false), (NOW + 1, true)] {
+        let signed = token(&payload(&format!(
+            r#","exp":{exp},"nbf":{NOW},"iat":{NOW}"#
+        )));
+        assert_eq!(
+            check_with(&signed, exact.clone(), &one_key()).is_ok(),
+            passes,
+            "{exp}"
+        );
+    }
+    let expires = good(r#","exp":1800000000.5"#).unwrap().expires();
+    assert_eq!(
+        expires,
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_500)
+    );
+}
+
+#[test]
+fn audience_must_meet_the_configured_one() {
+    let with = |audience: &[&str], aud: &str| {
+        let mut rules = rules();
+        rules.audience = audience.iter().map(|name| (*name).to_owned()).collect();
+        check_with(
+            &token(&payload(&format!(r#","exp":1900000000{aud}"#))),
+            rules,
+            &one_key(),
+        )
+        .map(drop)
+    };
+    let bad_type = Err(TokenError::Claim {
+        claim: "aud",
+        expected: "a string or an array of strings",
+    });
+    for (configured, aud, expected) in [
+        (
+            &["us", "them"][..],
+            "",
+            Err(TokenError::ClaimMissing("aud")),
+        ),
+        (&["us"], r#","aud":"other""#, Err(TokenError::Audience)),
+        (&["us"], r#","aud":"US""#, Err(TokenError::Audience)),
+        (&["us"], r#","aud":"us them""#, Err(TokenError::Audience)),
+        (&["us"], r#","aud":[]"#, Err(TokenError::Audience)),
+        (
+            &["us"],
+            r#","aud":["other","usa"]"#,
+            Err(TokenError::Audience),
+        ),
+        (&["us"], r#","aud":null"#, bad_type.clone()),
+        (&["us"], r#","aud":{"us":1}"#, bad_type.clone()),
+        (&["us"], r#","aud":["us",1]"#, bad_type.clone()),
+        (&["us"], r#","aud":[["us"]]"#, bad_type.clone()),
+        (&[], r#","aud":7"#, bad_type),
+        (&["us"], r#","aud":"us""#, Ok(())),
+        (&["us", "them"], r#","aud":["other","them"]"#, Ok(())),
+        (&[], "", Ok(())),
+        (&[], r#","aud":"anyone""#, Ok(())),
+        (&[], r#","aud":[]"#, Ok(())),
+    ] {
+        assert_eq!(with(configured, aud), expected, "{configured:?} {aud}");
+    }
+}
+
+#[test]
+fn authorized_party_must_be_there_and_known_if_configured() {
+    let with = |azp: &str| {
+        let mut rules = rules();
+        rules.authorized_parties = vec!["https://app.example".to_owned()];
+        check_with(
+            &token(&payload(&format!(r#","exp":1900000000{azp}"#))),
+            rules,
+            &one_key(),
+        )
+        .map(drop)
+    };
+    assert_eq!(with(""), Err(TokenError::ClaimMissing("azp")));
+    assert_eq!(
+        with(r#","azp":"https://evil.example""#),
+        Err(TokenError::AuthorizedParty)
+    );
+    assert!(with(r#","azp":["https://app.example"]"#).is_err());
+    assert_eq!(with(r#","azp":"https://app.example""#), Ok(()));
+}
+
+#[test]
+fn expired_is_said_only_of_a_token_that_was_good() {
+    let mut strict = rules();
+    strict.audience = vec!["us".to_owned()];
+    let expired = token(&payload(r#","exp":1,"aud":"other""#));
+    assert_eq!(
+        check_with(&expired, strict, &one_key()).unwrap_err(),
+        TokenError::Audience
+    );
+    let forged = sign_as(
+        Algorithm::Rs256,
+        &OTHER_RSA,
+        HEADER,
+        &payload(r#","exp":1"#),
+    );
+    assert_eq!(check(&forged).unwrap_err(), TokenError::Signature);
+    let problem = Problem::from(check(&token(&payload(r#","exp":1"#))).unwrap_err());
+    assert_eq!(problem, Problem::TokenExpired);
+}
+
+#[test]
+fn verifier_takes_each_token_to_its_own_issuer() {
+    let other = Issuer::new(IssuerRules::new(Preset::Clerk, "https://other.example")).unwrap();
+    let verifier = Verifier::new([
+        (issuer(), one_key()),
+        (other.clone(), key_set(&[rsa_jwk("one", &OTHER_RSA)])),
+    ])
+    .unwrap();
+    let now = SystemTime::now();
+    let verify = |signed: &str| {
+        let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
+        verifier
+            .verify_now(token, now)
+            .map(|token| token.issuer().as_str().to_owned())
+            .map_err(verifier::Refusal::into_problem)
+    };
+    let mut claims = good_claims();
+    assert_eq!(verify(&token(&claims.to_string())).unwrap(), ISSUER);
+    // Signed by one, said to be of the other.
+    claims["iss"] = "https://other.example".into();
+    let refused = verify(&token(&claims.to_string())).unwrap_err();
+    claims["iss"] = "https://nobody.example".into();
+    let unknown = verify(&token(&claims.to_string())).unwrap_err();
+    assert!(matches!(refused, Problem::TokenInvalid(_)));
+    assert_eq!(
+        refused, unknown,
+        "an outsider must not learn which issuers there are"
+    );
+
+    let twice = Verifier::new([(other.clone(), one_key()), (other, one_key())]);
+    assert_eq!(
+        twice.unwrap_err(),
+        TwoIssuers("https://other.example".to_owned())
+    );
+}
+
+#[test]
+fn identity_is_read_once_and_shared() {
+    let verified = check(&token(&payload(
+        r#","exp":1900000000,"email":"a@example.com""#,
+    )))
+    .unwrap();
+    let identity = verified.clone().identity().unwrap();
+    assert_eq!(identity.id(), "alice");
+    assert_eq!(identity.email(), Some("a@example.com"));
+    assert_eq!(identity.issuer(), ISSUER);
+    assert_eq!(identity.expires(), verified.expires());
+    let again = verified.identity().unwrap();
+    assert!(
+        std::ptr::eq(identity.id(), again.id()),
+        "read a second time"
+    );
+}
+
+#[test]
+fn nothing_of_the_token_is_shown() {
+    let signed = token(&payload(r#","exp":1,"email":"secret@example.com""#));
+    let bearer = BearerToken::parse(signed.as_bytes()).unwrap();
+    let unverified = UnverifiedToken::parse(bearer).unwrap();
+    let good = check(&token(&payload(
+        r#","exp":1900000000,"email":"secret@example.com""#,
+    )))
+    .unwrap();
+    for text in [
+        format!("{bearer:?}"),
+        format!("{unverified:?}"),
+        format!("{good:?}"),
+    ] {
+        assert!(
+            !text.contains("secret@example.com") && !text.contains("eyJ"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_the_caller_is_told_fits_into_a_quoted_header_parameter() {
+    let samples = [
+        TokenError::TooLong(1),
+        TokenError::Syntax,
+        TokenError::Signature,
+        TokenError::ClaimMissing("exp"),
+        TokenError::Claim {
+            claim: "exp",
+            expected: "a number",
+        },
+        TokenError::Audience,
+        TokenError::AuthorizedParty,
+        TokenError::NotYet {
+            claim: "nbf",
+            ahead: Duration::ZERO,
+        },
+        TokenError::Caller(claims::ClaimError::Id(claims::BadId::Empty)),
+    ];
+    for sample in samples {
+        let Problem::TokenInvalid(text) = Problem::from(sample.clone()) else {
+            panic!("{sample:?}");
+        };
+        assert!(
+            text.bytes()
+                .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\'),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The configured issuers with their keys: what [`VerifyTokenLayer`](crate::layer::VerifyTokenLayer) asks.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Issuer, KeySet, TokenError, UnverifiedToken, VerifiedToken, verify};
+use crate::problem::Problem;
+
+#[cfg(feature = "fetch")]
+use super::refresh::Keys;
+
+/// Issuers and their keys. Cheap to clone.
+///
+/// A token is verified with the keys of the issuer that it names, never with another's: there is no
+/// common pool, so one issuer cannot speak for another.
+#[derive(Debug, Clone)]
+pub struct Verifier(Arc<[(Issuer, IssuerKeys)]>);
+
+/// Where the keys of one issuer come from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum IssuerKeys {
+    /// Given once.
+    Fixed(Arc<KeySet>),
+    /// Fetched, and fetched again.
+    #[cfg(feature = "fetch")]
+    Live(Keys),
+}
+
+impl From<KeySet> for IssuerKeys {
+    fn from(keys: KeySet) -> Self {
+        Self::Fixed(Arc::new(keys))
+    }
+}
+
+#[cfg(feature = "fetch")]
+impl From<Keys> for IssuerKeys {
+    fn from(keys: Keys) -> Self {
+        Self::Live(keys)
+    }
+}
+
+/// Two of the issuers have the same `iss`, so it would not be clear whose rules hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the issuer {0} is there twice")]
+pub struct TwoIssuers(pub String);
+
+impl Verifier {
+    /// Takes the issuers.
+    ///
+    /// # Errors
+    /// [`TwoIssuers`] if two have the same `iss`.
+    pub fn new<K: Into<IssuerKeys>>(
+        issuers: impl IntoIterator<Item = (Issuer, K)>,
+    ) -> Result<Self, TwoIssuers> {
+        let mut taken: Vec<(Issuer, IssuerKeys)> = Vec::new();
+        for (issuer, keys) in issuers {
+            if taken
+                .iter()
+                .any(|(other, _)| other.as_str() == issuer.as_str())
+            {
+                return Err(TwoIssuers(issuer.as_str().to_owned()));
+            }
+            taken.push((issuer, keys.into()));
+        }
+        Ok(Self(taken.into()))
+    }
+
+    /// The issuers with their keys, in the order given.
+    pub fn issuers(&self) -> impl Iterator<Item = (&Issuer, &IssuerKeys)> {
+        self.0.iter().map(|(issuer, keys)| (issuer, keys))
+    }
+
+    /// Verifies a token with what is known now; waits for nothing.
+    ///
+    /// # Errors
+    /// [`Refusal`] says whether it is the token, or keys that are not there.
+    pub(crate) fn verify_now(
+        &self,
+        token: UnverifiedToken<'_>,
+        now: SystemTime,
+    ) -> Result<VerifiedToken, Refusal<'_>> {
+        let claimed = token
+            .issuer()
+            .ok_or(Refusal::Token(TokenError::ClaimMissing("iss")))?;
+        // Few issuers: a scan is faster than a hash.
+        let (issuer, keys) = self
+            .0
+            .iter()
+            .find(|(issuer, _)| issuer.as_str() == claimed)
+            .ok_or(Refusal::Token(TokenError::IssuerUnknown))?;
+        let verified = match keys {
+            IssuerKeys::Fixed(keys) => verify(token, now, issuer, keys),
+            #[cfg(feature = "fetch")]
+            IssuerKeys::Live(live) => match live.current() {
+                Some(keys) => verify(token, now, issuer, &keys),
+                None => return Err(Refusal::NoKeys(keys)),
+            },
+        };
+        verified.map_err(|error| {
+            if error == TokenError::KeyUnknown {
+                Refusal::KeyUnknown(keys)
+            } else {
+                Refusal::Token(error)
+            }
+        })
+    }
+}
+
+/// Why [`Verifier::verify_now`] does not let a token pass.
+#[derive(Debug)]
+pub(crate) enum Refusal<'a> {
+    /// The token is bad, whatever the keys.
+    Token(TokenError),
+    /// None of the keys known now has signed it; newer ones may have.
+    KeyUnknown(&'a IssuerKeys),
+    /// The issuer's keys are not there, or too old.
+    #[cfg_attr(
+        not(feature = "fetch"),
+        expect(dead_code, reason = "fixed keys are always there")
+    )]
+    NoKeys(&'a IssuerKeys),
+}
+
+impl fmt::Display for Refusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(error) => error.fmt(f),
+            Self::KeyUnknown(_) => TokenError::KeyUnknown.fmt(f),
+            Self::NoKeys(_) => f.write_str("the issuer's keys are not there"),
+        }
+    }
+}
+
+/// Ends when a fetch of keys has ended, well or badly, or took too long.
+pub(crate) type Fetch = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Refusal<'_> {
+    /// The fetch that may help: the running one, or a new one where the cool-down is over.
+    pub(crate) fn fetch(&self) -> Option<Fetch> {
+        match self {
+            Self::Token(_) => None,
+            Self::KeyUnknown(keys) | Self::NoKeys(keys) => match keys {
+                IssuerKeys::Fixed(_) => None,
+                #[cfg(feature = "fetch")]
+                IssuerKeys::Live(keys) => keys
+                    .fetch_if_due()
+                    .map(|fetch| -> Fetch { Box::pin(fetch) }),
+            },
+        }
+    }
+
+    /// The answer, if no fetch helps.
+    pub(crate) fn into_problem(self) -> Problem {
+        match self {
+            Self::Token(error) => error.into(),
+            Self::KeyUnknown(_) => TokenError::KeyUnknown.into(),
+            Self::NoKeys(_) => Problem::KeysUnavailable,
+        }
+    }
+}
