@@ -3,9 +3,11 @@
 
 pub mod access;
 pub mod identity;
+pub mod initiator;
 pub mod layer;
 pub mod operation;
 pub mod problem;
+pub mod splice;
 
 pub use identity::Identity;
 pub use problem::Problem;
