@@ -21,6 +21,7 @@ mod problems;
 mod retry;
 mod rewrite_path;
 mod route;
+pub mod initiator;
 
 pub use admit::{Admit, AdmitLayer};
 pub use authorize::{Authorize, AuthorizeLayer};
@@ -44,3 +45,4 @@ mod verify_token;
 pub use checked::Checked;
 pub use extract_identity::{ExtractIdentity, ExtractIdentityLayer};
 pub use verify_token::{VerifyToken, VerifyTokenFuture, VerifyTokenLayer};
+pub use initiator::{Initiator, InitiatorLayer};

@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod forwarded;
 pub mod identity;
+pub mod initiator;
 pub mod layer;
 pub mod operation;
 pub mod path;
@@ -20,6 +21,7 @@ pub mod request_info;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod token;
+pub mod splice;
 
 pub use identity::Identity;
 pub use problem::Problem;

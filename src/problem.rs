@@ -359,3 +359,9 @@ impl From<std::convert::Infallible> for Problem {
         match never {}
     }
 }
+
+impl From<crate::splice::SpliceError> for Problem {
+    fn from(error: crate::splice::SpliceError) -> Self {
+        Self::BodyInvalid(format!("The body was refused: {error}.").into_boxed_str())
+    }
+}

@@ -1,0 +1,553 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// Reads a whole document and changes nothing.
+fn accepts(body: &[u8]) -> Result<(), SpliceError> {
+    let mut reader = Reader::new(body)?;
+    reader.skip()?;
+    assert_eq!(reader.finish()?, None);
+    Ok(())
+}
+
+/// Removes members of the top-level object and appends one.
+fn edit(body: &str, remove: &[&str], append: &str) -> Result<Option<String>, SpliceError> {
+    let mut reader = Reader::new(body.as_bytes())?;
+    let top = reader.object(|reader, name| {
+        reader.skip()?;
+        Ok::<_, SpliceError>(if remove.contains(&name) {
+            Fate::Remove
+        } else {
+            Fate::Keep
+        })
+    })?;
+    if !append.is_empty() {
+        reader.append(top, append);
+    }
+    Ok(reader
+        .finish()?
+        .map(|edited| String::from_utf8(edited).unwrap()))
+}
+
+/// What `serde_json` thinks of a document, numbers beyond `f64` taken as the JSON they are.
+fn oracle(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else {
+        return false;
+    };
+    match serde_json::from_str::<Value>(text) {
+        Ok(_) => true,
+        Err(error) => {
+            error.to_string().starts_with("number out of range")
+                && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        }
+    }
+}
+
+#[test]
+fn json_test_suite_is_read_as_the_engine_reads_it_or_refused() {
+    let suite: Value =
+        serde_json::from_str(include_str!("../../tests/vectors/json_test_suite.json")).unwrap();
+    // Of what RFC 8259 leaves open: numbers stay text and depth is bounded as in the engine. All else
+    // is text that the engine reads differently from us (engine facts, "How it reads JSON").
+    let accepted =
+        |name: &str| name.starts_with("i_number_") || name == "i_structure_500_nested_arrays.json";
+    let cases = suite["cases"].as_object().unwrap();
+    assert_eq!(cases.len(), 318);
+    for (name, text) in cases {
+        // One character of the file is one byte of the case.
+        let body: Vec<u8> = text
+            .as_str()
+            .unwrap()
+            .chars()
+            .map(|byte| u8::try_from(u32::from(byte)).unwrap())
+            .collect();
+        let read = accepts(&body);
+        // Standing under a member that is only skipped, a text is judged alike.
+        let nested = accepts(&[b"{\"a\":[", &body[..], b"]}"].concat());
+        match name.split_once('_').unwrap().0 {
+            "y" => assert_eq!(read, Ok(()), "{name}"),
+            "n" => assert!(read.is_err(), "{name} is accepted"),
+            _ => assert_eq!(read.is_ok(), accepted(name), "{name}: {read:?}"),
+        }
+        if read.is_ok() {
+            assert_eq!(nested, Ok(()), "{name} nested");
+        }
+    }
+}
+
+#[test]
+fn every_refusal_says_where_and_what_to_change() {
+    let deep = "[".repeat(1001);
+    for (body, message) in [
+        (&b""[..], "the body is no JSON: expected a value at byte 0"),
+        (b" ", "the body is no JSON: expected a value at byte 1"),
+        (
+            b"{} {}",
+            "the body is no JSON: expected the end of the body at byte 3",
+        ),
+        (
+            b"{}\0",
+            "the body is no JSON: expected the end of the body at byte 2",
+        ),
+        (
+            b"{\"a\":1,}",
+            "the body is no JSON: expected a member's name in double quotes at byte 7",
+        ),
+        (b"[1,]", "the body is no JSON: expected a value at byte 3"),
+        (b"{\"a\" 1}", "the body is no JSON: expected `:` at byte 5"),
+        (
+            b"{\"a\":1 \"b\":2}",
+            "the body is no JSON: expected `,` or `}` at byte 7",
+        ),
+        (
+            b"[1 2]",
+            "the body is no JSON: expected `,` or `]` at byte 3",
+        ),
+        (b"[1}", "the body is no JSON: expected `,` or `]` at byte 2"),
+        (
+            b"{\"a\":1]",
+            "the body is no JSON: expected `,` or `}` at byte 6",
+        ),
+        (
+            b"[01]",
+            "the body is no JSON: expected `,` or `]` at byte 2",
+        ),
+        (b"[-]", "the body is no JSON: expected a digit at byte 2"),
+        (b"[1.]", "the body is no JSON: expected a digit at byte 3"),
+        (b"[1e+]", "the body is no JSON: expected a digit at byte 4"),
+        (
+            b"[tru]",
+            "the body is no JSON: expected `true`, `false` or `null` at byte 1",
+        ),
+        (b"['a']", "the body is no JSON: expected a value at byte 1"),
+        (b"[NaN]", "the body is no JSON: expected a value at byte 1"),
+        (
+            b"[/**/1]",
+            "the body is no JSON: expected a value at byte 1",
+        ),
+        (
+            b"[\xc2\xa01]",
+            "the body is no JSON: expected a value at byte 1",
+        ),
+        (
+            b"[\x0c1]",
+            "the body is no JSON: expected a value at byte 1",
+        ),
+        (
+            b"[\"a",
+            "the body is no JSON: expected the end of a string at byte 3",
+        ),
+        (
+            b"[\"a\n\"]",
+            "the body is no JSON: expected control characters as escapes at byte 3",
+        ),
+        (
+            b"[\"\\x41\"]",
+            "the body is no JSON: expected an escape of JSON at byte 3",
+        ),
+        (
+            b"[\"\\u00g0\"]",
+            "the body is no JSON: expected four hexadecimal digits at byte 6",
+        ),
+        (
+            b"[\"\\u+123\"]",
+            "the body is no JSON: expected four hexadecimal digits at byte 4",
+        ),
+        (
+            b"[\"\\ud800\"]",
+            "the escape at byte 2 is half of a surrogate pair: send both halves, or the character",
+        ),
+        (
+            b"{\"\\udc00\":1}",
+            "the escape at byte 2 is half of a surrogate pair: send both halves, or the character",
+        ),
+        (
+            b"[\"\\ud800\\u0041\"]",
+            "the escape at byte 2 is half of a surrogate pair: send both halves, or the character",
+        ),
+        (
+            b"\xef\xbb\xbf{}",
+            "the body begins with a byte order mark: send it without",
+        ),
+        (
+            b"{\"\xc1\xa9\":1}",
+            "the body is no UTF-8 at byte 2: send JSON in UTF-8",
+        ),
+        (
+            b"\xff\xfe{\0}\0",
+            "the body is no UTF-8 at byte 0: send JSON in UTF-8",
+        ),
+        (
+            b"{\0}\0",
+            "the body is no JSON: expected a member's name in double quotes at byte 1",
+        ),
+        (
+            deep.as_bytes(),
+            "the body nests deeper than 1000 levels at byte 1000: send a flatter one",
+        ),
+    ] {
+        let error = accepts(body).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            message,
+            "{}",
+            String::from_utf8_lossy(body)
+        );
+    }
+}
+
+#[test]
+fn a_thousand_levels_are_read_and_one_more_is_refused() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+        let levels = MAX_DEPTH / open.matches(['[', '{']).count();
+        let nest = |levels: usize| format!("{}1{}", open.repeat(levels), close.repeat(levels));
+        assert_eq!(accepts(nest(levels).as_bytes()), Ok(()), "{open}");
+        assert!(
+            matches!(
+                accepts(nest(levels + 1).as_bytes()),
+                Err(SpliceError::TooDeep { .. })
+            ),
+            "{open}"
+        );
+    }
+    // As deep as memory allows, without a recursion: the stack stays where it is.
+    let hostile = "[".repeat(4 << 20);
+    assert_eq!(
+        accepts(hostile.as_bytes()),
+        Err(SpliceError::TooDeep { at: 1000 })
+    );
+}
+
+#[test]
+fn removing_leaves_json_and_every_other_byte() {
+    for (body, remove, edited) in [
+        (r#"{"a":1}"#, &["a"][..], "{}"),
+        (r#"{ "a" : 1 }"#, &["a"], "{  }"),
+        (r#"{"a":1,"b":2}"#, &["a"], r#"{"b":2}"#),
+        (r#"{"a":1,"b":2}"#, &["b"], r#"{"a":1}"#),
+        (r#"{"a":1 , "b":2}"#, &["b"], r#"{"a":1}"#),
+        (r#"{ "a":1 , "b":2 }"#, &["a"], r#"{ "b":2 }"#),
+        (r#"{"a":1,"b":2,"c":3}"#, &["b"], r#"{"a":1,"c":3}"#),
+        (r#"{"a":1,"b":2,"c":3}"#, &["a", "b"], r#"{"c":3}"#),
+        (r#"{"a":1,"b":2,"c":3}"#, &["a", "c"], r#"{"b":2}"#),
+        (r#"{"a":1,"b":2,"c":3}"#, &["b", "c"], r#"{"a":1}"#),
+        ("{\n\t\"a\":1 ,\r\n \"b\":2\n}", &["a", "b"], "{\n\t\n}"),
+        (r#"{"\u0061":[{}],"b":1e999}"#, &["a"], r#"{"b":1e999}"#),
+        (
+            r#"{"A":1,"a ":2,"á":3,"a":4}"#,
+            &["a"],
+            r#"{"A":1,"a ":2,"á":3}"#,
+        ),
+    ] {
+        assert_eq!(
+            edit(body, remove, "").unwrap().as_deref(),
+            Some(edited),
+            "{body} - {remove:?}"
+        );
+    }
+    assert_eq!(edit(r#"{"a":1}"#, &["b"], "").unwrap(), None);
+}
+
+#[test]
+fn members_are_appended_last() {
+    for (body, remove, edited) in [
+        ("{}", &[][..], r#"{"z":0}"#),
+        (" { } ", &[], r#" {"z":0 } "#),
+        (r#"{"a":1 }"#, &[], r#"{"a":1,"z":0 }"#),
+        (r#"{"a":1}"#, &["a"], r#"{"z":0}"#),
+        (r#"{"a":1,"b":2}"#, &["a", "b"], r#"{"z":0}"#),
+        (r#"{"a":1,"b":2}"#, &["b"], r#"{"a":1,"z":0}"#),
+    ] {
+        assert_eq!(
+            edit(body, remove, r#""z":0"#).unwrap().as_deref(),
+            Some(edited),
+            "{body} - {remove:?}"
+        );
+    }
+}
+
+#[test]
+fn duplicate_names_are_refused_where_an_object_is_walked_and_only_there() {
+    let twice = |body: &str| edit(body, &[], "");
+    for body in [
+        r#"{"a":1,"a":1}"#,
+        r#"{"a":1,"\u0061":1}"#,
+        r#"{"\u0061":1,"b":0,"a":1}"#,
+        r#"{"😀":1,"\ud83d\ude00":2}"#,
+        r#"{"":1,"":1}"#,
+    ] {
+        assert!(
+            matches!(twice(body), Err(SpliceError::Duplicate { .. })),
+            "{body}"
+        );
+    }
+    assert_eq!(
+        twice(r#"{"x":0,"variables":1,"\u0076ariables":2}"#)
+            .unwrap_err()
+            .to_string(),
+        "`variables` occurs twice at byte 21: send each member once"
+    );
+    assert_eq!(twice(r#"{"x":{"a":1,"a":2},"A":1,"a":1}"#), Ok(None));
+    // Many names, where they are hashed.
+    for count in [FEW, FEW + 1, 1000] {
+        let names: Vec<String> = (0..count).map(|name| format!("\"n{name}\":0")).collect();
+        assert_eq!(
+            twice(&format!("{{{}}}", names.join(","))),
+            Ok(None),
+            "{count}"
+        );
+        for (name, again) in [(0, count / 2), (count - 1, 0), (1, count - 1)] {
+            let mut names = names.clone();
+            names.insert(again, format!("\"\\u006e{name}\":1"));
+            assert!(
+                matches!(
+                    twice(&format!("{{{}}}", names.join(","))),
+                    Err(SpliceError::Duplicate { .. })
+                ),
+                "{name} again at {again} of {count}"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_ending_so_are_refused_at_any_depth() {
+    for (body, refused) in [
+        (r#"{"assigneeExpression":""}"#, true),
+        (r#"{"q":[{"or":[{"x\u0045xpression":1}]}]}"#, true),
+        (r#"{"Expression":null}"#, true),
+        (r#"{"x":"assigneeExpression"}"#, false),
+        (r#"{"assigneeexpression":1,"ExpressionX":2}"#, false),
+    ] {
+        let mut reader = Reader::new(body.as_bytes()).unwrap();
+        reader.refuse_names_ending("Expression");
+        assert_eq!(
+            matches!(reader.skip(), Err(SpliceError::NameRefused { .. })),
+            refused,
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn a_visitor_that_reads_a_value_twice_or_never_gets_an_error() {
+    for times in [0, 2] {
+        let mut reader = Reader::new(br#"{"a":1,"b":2}"#).unwrap();
+        let read = reader.object(|reader, _| {
+            for _ in 0..times {
+                reader.skip()?;
+            }
+            Ok::<_, SpliceError>(Fate::Keep)
+        });
+        assert!(matches!(read, Err(SpliceError::Syntax { .. })), "{times}");
+    }
+}
+
+#[test]
+fn edits_inside_what_is_removed_refuse_the_whole() {
+    let mut reader = Reader::new(br#"{"z":0,"a":{"b":1}}"#).unwrap();
+    reader
+        .object(|reader, name| {
+            if name == "z" {
+                reader.skip()?;
+                return Ok(Fate::Keep);
+            }
+            let inside = reader.object(|reader, _| {
+                reader.skip()?;
+                Ok::<_, SpliceError>(Fate::Keep)
+            })?;
+            reader.append(inside, "\"c\":2");
+            Ok::<_, SpliceError>(Fate::Remove)
+        })
+        .unwrap();
+    assert!(reader.finish().is_err());
+}
+
+#[test]
+fn shown_names_are_short_and_escaped() {
+    assert_eq!(&*shown("a\n\u{202e}b"), "a\\n\\u{202e}b");
+    assert_eq!(shown(&"x".repeat(1000)).chars().count(), 41);
+}
+
+/// A JSON value as it may be written: names may repeat, numbers are text.
+#[derive(Debug, Clone)]
+enum Json {
+    Bare(&'static str),
+    Text(String),
+    List(Vec<Json>),
+    Members(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// Writes it with blanks and escapes as `seed` has it.
+    fn write(&self, seed: &mut u64, out: &mut String) {
+        blanks(seed, out);
+        match self {
+            Self::Bare(text) => out.push_str(text),
+            Self::Text(text) => quoted(text, seed, out),
+            Self::List(elements) => {
+                out.push('[');
+                for (index, element) in elements.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    element.write(seed, out);
+                }
+                blanks(seed, out);
+                out.push(']');
+            }
+            Self::Members(members) => {
+                out.push('{');
+                blanks(seed, out);
+                for (index, (name, value)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                        blanks(seed, out);
+                    }
+                    quoted(name, seed, out);
+                    blanks(seed, out);
+                    out.push(':');
+                    value.write(seed, out);
+                }
+                out.push('}');
+            }
+        }
+        blanks(seed, out);
+    }
+}
+
+fn random(seed: &mut u64, below: u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed % below
+}
+
+fn blanks(seed: &mut u64, out: &mut String) {
+    while random(seed, 4) == 0 {
+        out.push([' ', '\t', '\n', '\r'][usize::try_from(random(seed, 4)).unwrap()]);
+    }
+}
+
+fn quoted(text: &str, seed: &mut u64, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        if random(seed, 3) == 0 || character < ' ' || matches!(character, '"' | '\\') {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                *out += &format!("\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out.push('"');
+}
+
+fn json() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        prop::sample::select(
+            &[
+                "null",
+                "true",
+                "false",
+                "0",
+                "-0",
+                "1e999",
+                "-1.5E-400",
+                "12345678901234567890123",
+                "3.14159265358979323846",
+                "0.1"
+            ][..]
+        )
+        .prop_map(Json::Bare),
+        "\\PC{0,20}|[a-c\"\\\\\u{0}-\u{1f}😀]{0,6}".prop_map(Json::Text),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Json::List),
+            prop::collection::vec(("[a-d]|[a-c😀\"]{0,3}", inner), 0..8).prop_map(Json::Members),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_accepted_is_what_serde_json_accepts(
+        json in json(), seed in 1u64.., flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let mut text = String::new();
+        json.write(&mut { seed }, &mut text);
+        let mut body = text.into_bytes();
+        for (at, byte) in flips {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        prop_assert_eq!(accepts(&body).is_ok(), oracle(&body), "{}", String::from_utf8_lossy(&body));
+    }
+
+    #[test]
+    fn structural_noise_is_accepted_as_by_serde_json(body in "[\\[\\]{}:,\"a\\\\u0d8c 1.e+-]{0,14}") {
+        prop_assert_eq!(accepts(body.as_bytes()).is_ok(), oracle(body.as_bytes()), "{}", body);
+    }
+
+    #[test]
+    fn an_edit_means_what_it_says_and_keeps_every_other_byte(
+        members in prop::collection::vec(("[a-f]|[a-c😀\"]{0,3}", json()), 0..12),
+        removed in prop::collection::vec("[a-f]", 0..4),
+        append in any::<bool>(),
+        seed in 1u64..,
+    ) {
+        let mut text = String::new();
+        Json::Members(members.clone()).write(&mut { seed }, &mut text);
+        let removed: Vec<&str> = removed.iter().map(String::as_str).collect();
+        let append = if append { r#""zz":1e-999"# } else { "" };
+        let names: std::collections::HashSet<_> = members.iter().map(|(name, _)| name).collect();
+        let edited = edit(&text, &removed, append);
+        if names.len() < members.len() {
+            prop_assert!(matches!(edited, Err(SpliceError::Duplicate { .. })), "{}", text);
+            return Ok(());
+        }
+        let edited = edited.unwrap();
+        let changes = !append.is_empty() || removed.iter().any(|name| names.contains(&(*name).to_owned()));
+        prop_assert_eq!(edited.is_some(), changes);
+        let edited = edited.unwrap_or_else(|| text.clone());
+
+        // Members by a second parser, their values as the text they are.
+        type Members<'a> = Vec<(String, &'a str)>;
+        fn read(text: &str) -> Members<'_> {
+            struct Visit;
+            impl<'de> serde::de::Visitor<'de> for Visit {
+                type Value = Members<'de>;
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("an object")
+                }
+                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                    let mut members = Vec::new();
+                    while let Some((name, value)) = map.next_entry::<String, &serde_json::value::RawValue>()? {
+                        members.push((name, value.get()));
+                    }
+                    Ok(members)
+                }
+            }
+            let mut deserializer = serde_json::Deserializer::from_str(text);
+            let members = serde::Deserializer::deserialize_map(&mut deserializer, Visit).unwrap();
+            deserializer.end().unwrap();
+            members
+        }
+        let mut expected = read(&text);
+        expected.retain(|(name, _)| !removed.contains(&name.as_str()));
+        if !append.is_empty() {
+            expected.push(("zz".to_owned(), "1e-999"));
+        }
+        prop_assert_eq!(read(&edited), expected, "{} -> {}", text, edited);
+
+        // Without what was appended, the bytes are those of the text with some left out.
+        let kept = match append {
+            "" => edited.clone(),
+            _ => edited.replacen(&format!(",{append}"), "", 1).replacen(append, "", 1),
+        };
+        let mut rest = text.bytes();
+        prop_assert!(kept.bytes().all(|byte| rest.any(|other| other == byte)), "{} -> {}", text, edited);
+    }
+}
