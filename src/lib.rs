@@ -1,1 +1,4 @@
 //! bpmgate
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod demo;
