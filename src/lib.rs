@@ -25,3 +25,5 @@ pub mod splice;
 
 pub use identity::Identity;
 pub use problem::Problem;
+//! bpmgate
+pub mod demo;
