@@ -8,6 +8,8 @@ pub mod body;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod demo;
 #[cfg(feature = "fetch")]
 pub mod engine;
 pub mod forwarded;
@@ -20,10 +22,8 @@ pub mod problem;
 pub mod request_info;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod token;
 pub mod splice;
+pub mod token;
 
 pub use identity::Identity;
 pub use problem::Problem;
-//! bpmgate
-pub mod demo;
