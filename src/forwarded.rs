@@ -16,21 +16,10 @@ use crate::request_info::Peer;
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Parses CIDRs such as `10.0.0.0/8`, or single addresses.
-    ///
-    /// # Errors
-    /// The first text that is neither.
-    pub fn parse<S: AsRef<str>>(networks: &[S]) -> Result<Self, String> {
-        networks
-            .iter()
-            .map(|text| {
-                let text = text.as_ref();
-                text.parse::<IpNet>()
-                    .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                    .map_err(|_| text.to_owned())
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
+    /// Trusts the proxies in these networks.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
     }
 
     /// Whether this address is a trusted proxy's.
@@ -250,7 +239,7 @@ mod tests {
 
     fn sent(pairs: &[(&'static str, &str)], from: &str) -> HeaderMap {
         let mut headers = headers(pairs);
-        let trusted = TrustedProxies::parse(&["10.0.0.0/8", "fd00::1"]).unwrap();
+        let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
         Forwarded::of(&headers, &Uri::from_static("/x"), peer(from), &trusted).write(&mut headers);
         headers
     }
@@ -307,13 +296,5 @@ mod tests {
     fn a_host_that_would_break_the_header_is_left_out() {
         let headers = sent(&[("host", "a\";for=1.2.3.4")], "192.0.2.7");
         assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=http");
-    }
-
-    #[test]
-    fn a_bad_network_is_named() {
-        assert_eq!(
-            TrustedProxies::parse(&["10.0.0.0/8", "ten"]).unwrap_err(),
-            "ten"
-        );
     }
 }

@@ -13,6 +13,8 @@ pub mod demo;
 #[cfg(feature = "fetch")]
 pub mod engine;
 pub mod forwarded;
+#[cfg(feature = "fetch")]
+pub mod gateway;
 pub mod identity;
 pub mod initiator;
 pub mod layer;
@@ -23,6 +25,9 @@ pub mod request_info;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod splice;
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod telemetry;
 pub mod token;
 
 pub use identity::Identity;

@@ -2,6 +2,7 @@
 
 mod activity;
 mod connection;
+mod resources;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 use tracing::{info, warn};
@@ -108,6 +110,30 @@ impl Server {
             }
         }
     }
+}
+
+/// A future that is ready at the first SIGINT or SIGTERM; the second one ends the process at once.
+///
+/// # Errors
+/// The signals cannot be listened for.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        info!("stopping; a second signal ends it at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            #[expect(clippy::exit, reason = "the operator asked twice")]
+            std::process::exit(1);
+        });
+    })
 }
 
 /// The pause after a failed accept, so that a lack of descriptors is no busy loop.

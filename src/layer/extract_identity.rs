@@ -4,13 +4,11 @@
 //! with [`Problem::Misconfigured`]; a token whose id is missing, empty, no string, longer than 255 bytes or
 //! with a control character is [`Problem::TokenInvalid`]: an id is never changed to fit.
 
-use std::task::{Context, Poll};
-
 use http::Request;
-use tower::{Layer, Service};
 
-use super::Checked;
+use super::checked::{Check, CheckLayer};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 use crate::token::VerifiedToken;
 
 /// Applies [`ExtractIdentity`].
@@ -33,61 +31,40 @@ use crate::token::VerifiedToken;
 /// # });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct ExtractIdentityLayer;
+pub type ExtractIdentityLayer = CheckLayer<ExtractIdentity>;
 
 impl ExtractIdentityLayer {
     /// The claim paths are the issuer's; there is nothing to set here.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::of(ExtractIdentity(()))
     }
 }
 
-impl<S> Layer<S> for ExtractIdentityLayer {
-    type Service = ExtractIdentity<S>;
-
-    fn layer(&self, inner: S) -> ExtractIdentity<S> {
-        ExtractIdentity { inner }
+impl Default for ExtractIdentityLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-/// Puts the caller's identity into each request; see the [layer](ExtractIdentityLayer).
-#[derive(Debug, Clone)]
-pub struct ExtractIdentity<S> {
-    inner: S,
-}
+/// The check of [`ExtractIdentityLayer`].
+#[derive(Debug)]
+pub struct ExtractIdentity(());
 
-impl<S, B> Service<Request<B>> for ExtractIdentity<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Problem>,
-{
-    type Response = S::Response;
-    type Error = Problem;
-    type Future = Checked<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(token) = request.extensions().get::<VerifiedToken>() else {
-            return Checked::rejected(Problem::Misconfigured(
-                "ExtractIdentityLayer needs VerifyTokenLayer outside of it",
-            ));
-        };
-        match token.identity() {
-            Ok(identity) => {
-                request.extensions_mut().insert(identity);
-                Checked::passed(self.inner.call(request))
-            }
-            Err(error) => {
-                tracing::debug!(issuer = token.issuer().as_str(), %error, "token refused");
-                Checked::rejected(error.into())
-            }
+impl Check for ExtractIdentity {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
+        let token = request.extensions().get::<VerifiedToken>().ok_or(Problem::Misconfigured(
+            "ExtractIdentityLayer needs VerifyTokenLayer outside of it",
+        ))?;
+        let identity = token.identity().map_err(|error| {
+            tracing::debug!(issuer = token.issuer().as_str(), %error, "token refused");
+            Problem::from(error)
+        })?;
+        if let Some(findings) = request.extensions().get::<Findings>() {
+            findings.note_subject(identity.clone());
         }
+        request.extensions_mut().insert(identity);
+        Ok(())
     }
 }
 

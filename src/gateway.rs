@@ -1,0 +1,137 @@
+//! The composition: a request's way through the gateway, readable from top to bottom.
+//!
+//! Verify the token, extract who calls, check what they may do, rewrite the path, put the engine's
+//! credentials in, write the initiator, and stream it to the engine. A request that is rejected ends
+//! above the deadline: it never opens or uses a connection to the engine.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower::{Service, ServiceBuilder};
+
+use crate::access::AccessRules;
+use crate::body::{Body, BoxError};
+use crate::engine::EngineError;
+use crate::forwarded::TrustedProxies;
+use crate::initiator;
+use crate::layer::{
+    AdmitLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer, EngineAnswerLayer,
+    EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
+    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer, RetryLayer, RewritePathLayer,
+    RouteLayer, VerifyTokenLayer,
+};
+use crate::token::Verifier;
+
+/// What the layers work with.
+#[derive(Debug, Clone)]
+pub struct Resources {
+    /// The public prefixes, each of which means the engine's REST root.
+    pub prefixes: Vec<String>,
+    /// The path of that root: `/engine-rest`.
+    pub engine_path: String,
+    /// The engine's address, where `/health` may name it.
+    pub shown_engine_url: Option<String>,
+    /// What clients call the gateway; without it the request says so.
+    pub public_url: Option<String>,
+    /// Whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Whether the engine gets the client's `Host`.
+    pub preserve_host: bool,
+    /// The engine's own account.
+    pub credentials: CredentialsLayer,
+    /// Which origins may read answers.
+    pub cors: CorsLayer,
+    /// Whose tokens are taken.
+    pub verifier: Verifier,
+    /// Who may do what.
+    pub access: Arc<AccessRules>,
+    /// Which variables say who started a process.
+    pub initiator: initiator::Settings,
+    /// The largest body that is read and rewritten, in bytes.
+    pub rewritten_body: u64,
+    /// The largest streamed body, in bytes; `None` is unlimited.
+    pub request_body: Option<u64>,
+    /// Requests at once.
+    pub requests_in_flight: usize,
+    /// The longest wait for the head of the engine's answer.
+    pub response_timeout: Duration,
+    /// Tries in all, where a request may be repeated.
+    pub retry_attempts: u32,
+    /// The first wait between two tries.
+    pub retry_backoff: Duration,
+}
+
+/// Builds the gateway over a service that sends requests to the engine.
+pub fn stack<E>(
+    resources: &Resources,
+    engine: E,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl HttpBody<Data = Bytes, Error = BoxError> + Send + use<E>>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ Sync
++ use<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    E::Future: Send,
+{
+    let r = resources;
+    let engine = ServiceBuilder::new()
+        // above the retries, so that all of them together have one budget
+        .layer(DeadlineLayer::new(r.response_timeout))
+        // next to the engine: only here it is known whether anything was sent
+        .layer(RetryLayer::new(r.retry_attempts, r.retry_backoff))
+        .service(engine);
+    // the gateway's own questions to the engine need its account, and nothing else of the way below
+    let asked_by_us = ServiceBuilder::new().layer(r.credentials.clone()).service(engine.clone());
+    let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone());
+
+    ServiceBuilder::new()
+        // outermost: whatever happens has an id, and one line in the log when it has ended
+        .layer(ObserveLayer::new())
+        // above the problems: a browser shows a frontend only errors that carry its origin
+        .layer(r.cors.clone())
+        // above everything that can fail, and the only place that makes answers of problems
+        .layer(ProblemLayer::new())
+        // before any work is done
+        .layer(AdmitLayer::new(r.requests_in_flight, r.request_body))
+        // from here on there is one path, and nobody looks at another
+        .layer(NormalizePathLayer::new())
+        // the gateway's own routes need no token
+        .layer(RouteLayer::new(own, OWN_PATHS.map(str::to_owned).to_vec(), r.prefixes.clone()))
+        // verify the JWT: nothing below runs for a caller who is nobody
+        .layer(VerifyTokenLayer::new(r.verifier.clone()))
+        // extract the claims: who calls
+        .layer(ExtractIdentityLayer::new())
+        // what the caller wants to do; access, injection, metrics and audit all read this one row
+        .layer(MatchOperationLayer::new(r.prefixes.clone()))
+        // check what the caller may do
+        .layer(AuthorizeLayer::new(r.access.clone()))
+        // above the rewrite: it turns the engine's addresses into those that the client used
+        .layer(EngineAnswerLayer::new(
+            r.prefixes.clone(),
+            &r.engine_path,
+            r.public_url.clone(),
+            r.trusted_proxies.clone(),
+        ))
+        // rewrite `/api` to `/engine-rest`
+        .layer(RewritePathLayer::new(r.prefixes.clone(), &r.engine_path))
+        // nothing of the client's that the engine could read as identity; before ours is put in
+        .layer(EngineHeadersLayer::new(r.trusted_proxies.clone(), r.preserve_host))
+        // put the engine's BasicAuth in
+        .layer(r.credentials.clone())
+        // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
+        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body))
+        .service(engine)
+}

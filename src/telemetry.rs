@@ -1,0 +1,33 @@
+//! Logging: text or JSON lines on standard error.
+//!
+//! Nothing logs a token, a claim set, a cookie, a variable or a body at any level.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, LogLevel, Telemetry};
+
+/// Starts logging for the whole process; a second call changes nothing.
+pub fn start(telemetry: &Telemetry) {
+    let level = match telemetry.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // Only our own targets: hyper's debug lines hold header values.
+    let ours = Targets::new().with_target("bpmgate", level);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(ours);
+    // Somebody who embeds the gateway may log in another way already.
+    let _ = match telemetry.log_format {
+        LogFormat::Text => {
+            registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
+        }
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
+}
