@@ -369,7 +369,7 @@ mod tests {
             found(Method::GET, "/task/count"),
             Ok((Operation::TaskCount, vec![]))
         );
-// Jakarta REST §3.7.2: a method's path that leaves a rest does not hide the longer one.
+        // Jakarta REST §3.7.2: a method's path that leaves a rest does not hide the longer one.
         assert_eq!(
             found(Method::POST, "/task/count/complete"),
             Ok((Operation::Complete, vec!["count".to_owned()]))
