@@ -4,9 +4,11 @@
 //! Everything here listens on loopback only, on a port that the system chooses, and stops when dropped.
 //! None of it is meant to be reached by anybody but the person trying it out.
 
+pub mod banner;
 pub mod engine;
 pub mod issuer;
 mod listening;
+pub mod raw;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};

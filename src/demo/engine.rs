@@ -11,12 +11,14 @@
 
 mod api;
 mod json;
+mod lists;
 mod model;
 mod query;
 mod recorder;
 mod refusal;
 mod routes;
 mod script;
+mod show;
 mod store;
 mod variables;
 
@@ -351,7 +353,11 @@ impl Shared {
             }
         };
         // The list of engines is open to everybody.
-        if path.trim_end_matches('/') != "/engine" && !self.knows(&head) {
+        let lists_engines = path
+            .split('/')
+            .nth(1)
+            .is_some_and(|segment| segment == "engine");
+        if (!lists_engines || !engine.is_empty()) && !self.knows(&head) {
             let mut answer = Response::new(sized(Bytes::new()));
             *answer.status_mut() = StatusCode::UNAUTHORIZED;
             answer.headers_mut().insert(
@@ -359,6 +365,9 @@ impl Shared {
                 HeaderValue::from_static("Basic realm=\"default\""),
             );
             return Ok(answer);
+        }
+        if lists_engines && !engine.is_empty() {
+            return Ok(refused(Refusal::http(StatusCode::NOT_FOUND)));
         }
         let script = lock(&self.scripts).next(head.uri.path());
         if let Some(script) = script {

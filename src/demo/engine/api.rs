@@ -1,7 +1,7 @@
 //! The engine's REST API over the store: one function per operation, answers shaped as Operaton 1.0.3's.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -9,11 +9,18 @@ use serde_json::{Map, Value, json};
 
 use super::super::lock;
 use super::json;
+use super::lists::{
+    DEFINITION_SORTS, INSTANCE_SORTS, PAST_ACTIVITY_SORTS, PAST_INSTANCE_SORTS, TASK_SORTS,
+    definitions, instances, past_activities, past_instances, past_variables, tasks,
+};
 use super::query::Query;
 use super::refusal::Refusal;
 use super::routes::{Found, Operation, Route, find};
-use super::store::{Activity, Definition, Instance, State, Store, Task};
-use super::variables::{Variable, Variables, read_all, show_all, show_date};
+use super::show::{
+    show_definition, show_instance, show_past_activity, show_past_instance, show_task, show_tree,
+};
+use super::store::{Definition, Instance, Store, Task};
+use super::variables::{Variable, Variables, read_all, show_all};
 
 /// A request that reached the API: credentials checked, path below the engine's name.
 #[derive(Debug)]
@@ -130,7 +137,7 @@ impl Request<'_> {
                 return Ok(Answer::Empty);
             }
             Operation::Variables => {
-                show_all(running(store, id)?.plain_variables(), deserializes(&query))?
+                show_all(running(store, id)?.plain_variables(), query.deserializes())?
             }
             Operation::Variable => {
                 let name = self.second();
@@ -197,7 +204,7 @@ impl Request<'_> {
                     variables
                         .iter()
                         .filter(|(name, _)| query.lists("variableNames", Some(name))),
-                    deserializes(&query),
+                    query.deserializes(),
                 )?
             }
             Operation::Claim | Operation::Assign => {
@@ -296,7 +303,7 @@ impl Request<'_> {
                 .find(|definition| definition.id == first)
         };
         found.ok_or_else(|| {
-            let status = if self.call.path.contains("/xml") {
+            let status = if self.call.path.ends_with("/xml") {
                 StatusCode::BAD_REQUEST
             } else {
                 StatusCode::NOT_FOUND
@@ -417,186 +424,10 @@ fn accepts_json(headers: &HeaderMap) -> bool {
         })
 }
 
-fn deserializes(query: &Query) -> bool {
-    query
-        .first("deserializeValues")
-        .is_none_or(|given| given != "false")
-}
-
 fn returns_variables(body: &Map<String, Value>) -> bool {
     body.get("withVariablesInReturn")
         .and_then(Value::as_bool)
         .unwrap_or(false)
-}
-
-fn definitions<'a>(store: &'a Store, query: &'a Query) -> impl Iterator<Item = &'a Definition> {
-    store
-        .definitions
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(move |definition: &&Definition| {
-            query.equals("processDefinitionId", Some(&definition.id))
-                && query.lists("processDefinitionIdIn", Some(&definition.id))
-                && query.equals("key", Some(&definition.model.key))
-                && query.lists("keysIn", Some(&definition.model.key))
-                && query.like("keyLike", Some(&definition.model.key))
-                && query.equals("name", definition.model.name.as_deref())
-                && query.like("nameLike", definition.model.name.as_deref())
-                && query.equals("version", Some(&definition.version.to_string()))
-                && query.equals("deploymentId", Some(&definition.deployment))
-                && query.lists("tenantIdIn", definition.tenant.as_deref())
-                && query.demands("withoutTenantId", definition.tenant.is_none())
-                && query.demands("latestVersion", store.is_latest(definition))
-                && query.demands("suspended", false)
-        })
-}
-
-fn instances<'a>(store: &'a Store, query: &'a Query) -> impl Iterator<Item = &'a Instance> {
-    store
-        .instances
-        .values()
-        .filter(|instance| instance.runs())
-        .filter(move |instance| {
-            let definition = &instance.definition;
-            query.lists("processInstanceIds", Some(&instance.id))
-                && query.equals("businessKey", instance.business_key.as_deref())
-                && query.like("businessKeyLike", instance.business_key.as_deref())
-                && query.equals("caseInstanceId", instance.case.as_deref())
-                && query.equals("processDefinitionId", Some(&definition.id))
-                && query.equals("processDefinitionKey", Some(&definition.model.key))
-                && query.lists("processDefinitionKeyIn", Some(&definition.model.key))
-                && query.lists("tenantIdIn", definition.tenant.as_deref())
-                && query.demands("withoutTenantId", definition.tenant.is_none())
-                && query.demands("active", instance.state == State::Active)
-                && query.demands("suspended", instance.state == State::Suspended)
-        })
-}
-
-fn tasks<'a>(
-    store: &'a Store,
-    query: &'a Query,
-) -> Result<impl Iterator<Item = (&'a Task, &'a Instance)>, Refusal> {
-    let priority = query.integer("priority")?;
-    let with_instance = |task: &'a Task| {
-        store
-            .instances
-            .get(&task.instance)
-            .map(|instance| (task, instance))
-    };
-    Ok(store.tasks.values().filter_map(with_instance).filter(move |(task, instance)| {
-        let assignee = task.assignee.as_deref();
-        let groups = &task.step.candidate_groups;
-        query.equals("taskId", Some(&task.id))
-            && query.equals("processInstanceId", Some(&task.instance))
-            && query.lists("processInstanceIdIn", Some(&task.instance))
-            && query.equals("processInstanceBusinessKey", instance.business_key.as_deref())
-            && query.equals("processDefinitionId", Some(&task.definition.id))
-            && query.equals("processDefinitionKey", Some(&task.definition.model.key))
-            && query.lists("processDefinitionKeyIn", Some(&task.definition.model.key))
-            && query.equals("taskDefinitionKey", Some(&task.step.id))
-            && query.equals("name", task.step.name.as_deref())
-            && query.like("nameLike", task.step.name.as_deref())
-            && query.equals("assignee", assignee)
-            && query.lists("assigneeIn", assignee)
-            && query.demands("assigned", assignee.is_some())
-            && query.demands("unassigned", assignee.is_none())
-            // A group's tasks are those that nobody has yet, unless the assigned ones are asked for too.
-            && query.first("candidateGroup").is_none_or(|group| {
-                groups.iter().any(|known| known == group) && (assignee.is_none() || query.on("includeAssignedTasks"))
-            })
-            && query.demands("withCandidateGroups", !groups.is_empty())
-            && query.lists("tenantIdIn", task.definition.tenant.as_deref())
-            && query.demands("active", instance.state == State::Active)
-            && query.demands("suspended", instance.state == State::Suspended)
-            && priority.is_none_or(|priority| priority == PRIORITY)
-    }))
-}
-
-fn past_instances<'a>(store: &'a Store, query: &'a Query) -> impl Iterator<Item = &'a Instance> {
-    store.instances.values().filter(move |instance| {
-        let definition = &instance.definition;
-        query.equals("processInstanceId", Some(&instance.id))
-            && query.lists("processInstanceIds", Some(&instance.id))
-            && query.equals(
-                "processInstanceBusinessKey",
-                instance.business_key.as_deref(),
-            )
-            && query.equals("processDefinitionId", Some(&definition.id))
-            && query.equals("processDefinitionKey", Some(&definition.model.key))
-            && query.equals("startedBy", Some(&instance.started_by))
-            && query.demands("finished", !instance.runs())
-            && query.demands("unfinished", instance.runs())
-            && query.demands("active", instance.state == State::Active)
-            && query.demands("suspended", instance.state == State::Suspended)
-            && query.demands("completed", matches!(instance.state, State::Completed(_)))
-            && query.demands(
-                "externallyTerminated",
-                matches!(instance.state, State::Deleted(_)),
-            )
-    })
-}
-
-fn past_activities<'a>(
-    store: &'a Store,
-    query: &'a Query,
-) -> impl Iterator<Item = (&'a Activity, &'a Instance)> {
-    store
-        .instances
-        .values()
-        .filter(|instance| {
-            query.equals("processInstanceId", Some(&instance.id))
-                && query.equals("processDefinitionId", Some(&instance.definition.id))
-        })
-        .flat_map(|instance| {
-            instance
-                .activities
-                .iter()
-                .map(move |activity| (activity, instance))
-        })
-        .filter(|(activity, _)| {
-            query.equals("activityInstanceId", Some(&activity.id))
-                && query.equals("activityId", Some(&activity.step.id))
-                && query.equals("activityName", activity.step.name.as_deref())
-                && query.equals("activityType", Some(activity.kind))
-                && query.equals("taskAssignee", activity.assignee.as_deref())
-                && query.demands("finished", activity.ended.is_some())
-                && query.demands("unfinished", activity.ended.is_none())
-                && query.demands("canceled", activity.canceled)
-        })
-}
-
-fn past_variables(store: &Store, query: &Query) -> Result<Value, Refusal> {
-    let deserialize = deserializes(query);
-    let mut found = Vec::new();
-    for instance in store
-        .instances
-        .values()
-        .filter(|instance| query.equals("processInstanceId", Some(&instance.id)))
-    {
-        let (definition, id) = (&instance.definition, &instance.id);
-        for (name, kept) in &instance.variables {
-            if !query.equals("variableName", Some(name))
-                || !query.like("variableNameLike", Some(name))
-            {
-                continue;
-            }
-            let mut shown = json!({
-                "id": kept.id, "name": name,
-                "processDefinitionKey": definition.model.key, "processDefinitionId": definition.id,
-                "processInstanceId": id, "executionId": id, "activityInstanceId": id,
-                "caseDefinitionKey": null, "caseDefinitionId": null, "caseInstanceId": null, "caseExecutionId": null,
-                "taskId": null, "errorMessage": null, "tenantId": definition.tenant, "state": "CREATED",
-                "createTime": show_date(kept.created), "removalTime": null, "rootProcessInstanceId": id,
-            });
-            if let (Value::Object(shown), Value::Object(value)) =
-                (&mut shown, kept.variable.show(deserialize)?)
-            {
-                shown.extend(value);
-            }
-            found.push(shown);
-        }
-    }
-    query.page(found.into_iter(), &PAST_VARIABLE_SORTS, |shown| shown)
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> Value {
@@ -635,182 +466,4 @@ fn no_execution(id: &str) -> Refusal {
     )
 }
 
-fn show_definition(definition: &Definition) -> Value {
-    let model = &definition.model;
-    json!({
-        "id": definition.id, "key": model.key, "category": model.category, "description": null, "name": model.name,
-        "version": definition.version, "resource": format!("{}.bpmn", model.key), "deploymentId": definition.deployment,
-        "diagram": null, "suspended": false, "tenantId": definition.tenant, "versionTag": model.version_tag,
-        "historyTimeToLive": model.time_to_live, "startableInTasklist": true,
-    })
-}
-
-fn show_instance(instance: &Instance) -> Value {
-    json!({
-        "links": [], "id": instance.id, "definitionId": instance.definition.id, "businessKey": instance.business_key,
-        "caseInstanceId": instance.case, "ended": !instance.runs(), "suspended": instance.state == State::Suspended,
-        "tenantId": instance.definition.tenant, "definitionKey": instance.definition.model.key,
-    })
-}
-
-fn show_task((task, instance): (&Task, &Instance)) -> Value {
-    json!({
-        "id": task.id, "name": task.step.name, "assignee": task.assignee, "created": show_date(task.created),
-        "due": null, "followUp": null, "lastUpdated": task.updated.map(show_date), "delegationState": null,
-        "description": task.description, "executionId": task.instance, "owner": null, "parentTaskId": null,
-        "priority": PRIORITY, "processDefinitionId": task.definition.id, "processInstanceId": task.instance,
-        "taskDefinitionKey": task.step.id, "caseExecutionId": null, "caseInstanceId": null, "caseDefinitionId": null,
-        "suspended": instance.state == State::Suspended, "formKey": task.step.form_key, "operatonFormRef": null,
-        "tenantId": task.definition.tenant, "taskState": if task.updated.is_some() { "Updated" } else { "Created" },
-    })
-}
-
-/// The tree of what is active: the instance with its one waiting task.
-fn show_tree(instance: &Instance) -> Value {
-    let (id, definition) = (&instance.id, &instance.definition);
-    let node = |own: &str,
-                parent: Option<&str>,
-                activity: &str,
-                kind: &str,
-                name: Option<&str>,
-                children: Vec<Value>| {
-        json!({
-            "id": own, "parentActivityInstanceId": parent, "activityId": activity, "activityType": kind,
-            "processInstanceId": id, "processDefinitionId": definition.id, "childActivityInstances": children,
-            "childTransitionInstances": [], "executionIds": [id], "activityName": name, "incidentIds": [],
-            "incidents": [], "name": name,
-        })
-    };
-    let waiting = instance
-        .activities
-        .iter()
-        .filter(|activity| activity.ended.is_none());
-    let children = waiting
-        .map(|activity| {
-            node(
-                &activity.id,
-                Some(id),
-                &activity.step.id,
-                activity.kind,
-                activity.step.name.as_deref(),
-                Vec::new(),
-            )
-        })
-        .collect();
-    node(
-        id,
-        None,
-        &definition.id,
-        "processDefinition",
-        definition.model.name.as_deref(),
-        children,
-    )
-}
-
-fn show_past_instance(instance: &Instance) -> Value {
-    let (id, definition) = (&instance.id, &instance.definition);
-    json!({
-        "id": id, "businessKey": instance.business_key, "processDefinitionId": definition.id,
-        "processDefinitionKey": definition.model.key, "processDefinitionName": definition.model.name,
-        "processDefinitionVersion": definition.version, "startTime": show_date(instance.started),
-        "endTime": instance.ended().map(show_date), "removalTime": null,
-        "durationInMillis": instance.ended().map(|ended| millis_between(instance.started, ended)),
-        "startUserId": instance.started_by,
-        "startActivityId": instance.activities.first().map(|activity| activity.step.id.as_str()),
-        "deleteReason": null, "rootProcessInstanceId": id, "superProcessInstanceId": null, "superCaseInstanceId": null,
-        "caseInstanceId": instance.case, "tenantId": definition.tenant,
-        "state": match instance.state {
-            State::Active => "ACTIVE",
-            State::Suspended => "SUSPENDED",
-            State::Completed(_) => "COMPLETED",
-            State::Deleted(_) => "EXTERNALLY_TERMINATED",
-        },
-        "restartedProcessInstanceId": null,
-    })
-}
-
-fn show_past_activity((activity, instance): (&Activity, &Instance)) -> Value {
-    let (id, definition) = (&instance.id, &instance.definition);
-    json!({
-        "id": activity.id, "parentActivityInstanceId": id, "activityId": activity.step.id, "activityName": activity.step.name,
-        "activityType": activity.kind, "processDefinitionKey": definition.model.key, "processDefinitionId": definition.id,
-        "processInstanceId": id, "executionId": id, "taskId": activity.task, "calledProcessInstanceId": null,
-        "calledCaseInstanceId": null, "assignee": activity.assignee, "startTime": show_date(activity.started),
-        "endTime": activity.ended.map(show_date),
-        "durationInMillis": activity.ended.map(|ended| millis_between(activity.started, ended)),
-        "canceled": activity.canceled, "completeScope": activity.kind == "noneEndEvent", "tenantId": definition.tenant,
-        "removalTime": null, "rootProcessInstanceId": id,
-    })
-}
-
-fn millis_between(start: SystemTime, end: SystemTime) -> u64 {
-    end.duration_since(start).map_or(0, |taken| {
-        u64::try_from(taken.as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
-/// Every task of a model that says nothing of it.
-const PRIORITY: i64 = 50;
 const LONGEST_POLL_MILLIS: u64 = 1_800_000;
-
-const DEFINITION_SORTS: [(&str, &str); 7] = [
-    ("category", "category"),
-    ("key", "key"),
-    ("id", "id"),
-    ("name", "name"),
-    ("version", "version"),
-    ("deploymentId", "deploymentId"),
-    ("tenantId", "tenantId"),
-];
-const INSTANCE_SORTS: [(&str, &str); 5] = [
-    ("instanceId", "id"),
-    ("definitionKey", "definitionKey"),
-    ("definitionId", "definitionId"),
-    ("tenantId", "tenantId"),
-    ("businessKey", "businessKey"),
-];
-const TASK_SORTS: [(&str, &str); 13] = [
-    ("instanceId", "processInstanceId"),
-    ("caseInstanceId", "caseInstanceId"),
-    ("dueDate", "due"),
-    ("executionId", "executionId"),
-    ("assignee", "assignee"),
-    ("created", "created"),
-    ("lastUpdated", "lastUpdated"),
-    ("followUpDate", "followUp"),
-    ("description", "description"),
-    ("id", "id"),
-    ("name", "name"),
-    ("priority", "priority"),
-    ("tenantId", "tenantId"),
-];
-const PAST_INSTANCE_SORTS: [(&str, &str); 10] = [
-    ("instanceId", "id"),
-    ("definitionId", "processDefinitionId"),
-    ("definitionKey", "processDefinitionKey"),
-    ("definitionName", "processDefinitionName"),
-    ("definitionVersion", "processDefinitionVersion"),
-    ("businessKey", "businessKey"),
-    ("startTime", "startTime"),
-    ("endTime", "endTime"),
-    ("duration", "durationInMillis"),
-    ("tenantId", "tenantId"),
-];
-const PAST_ACTIVITY_SORTS: [(&str, &str); 11] = [
-    ("activityInstanceId", "id"),
-    ("instanceId", "processInstanceId"),
-    ("executionId", "executionId"),
-    ("activityId", "activityId"),
-    ("activityName", "activityName"),
-    ("activityType", "activityType"),
-    ("startTime", "startTime"),
-    ("endTime", "endTime"),
-    ("duration", "durationInMillis"),
-    ("definitionId", "processDefinitionId"),
-    ("tenantId", "tenantId"),
-];
-const PAST_VARIABLE_SORTS: [(&str, &str); 3] = [
-    ("instanceId", "processInstanceId"),
-    ("variableName", "name"),
-    ("tenantId", "tenantId"),
-];

@@ -65,6 +65,11 @@ impl Query {
         !self.on(name) || condition
     }
 
+    /// Whether values are to be shown as objects; only `deserializeValues=false` says no.
+    pub(super) fn deserializes(&self) -> bool {
+        self.first("deserializeValues") != Some("false")
+    }
+
     /// A whole number as a filter.
     ///
     /// # Errors

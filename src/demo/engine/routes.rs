@@ -307,8 +307,8 @@ const ROWS: [Row; 49] = [
 mod tests {
     use super::*;
 
-    fn found(method: Method, path: &str) -> Result<(Operation, Vec<String>), u16> {
-        match find(&method, path) {
+    fn found(method: &Method, path: &str) -> Result<(Operation, Vec<String>), u16> {
+        match find(method, path) {
             Ok(Route::Found(found)) => Ok((found.operation, found.parameters)),
             Ok(Route::Options(_)) => Err(200),
             Err(refusal) => Err(refusal.status.as_u16()),
@@ -327,13 +327,13 @@ mod tests {
             "/process-definition/key/simple/start;x/",
         ] {
             assert_eq!(
-                found(Method::POST, path),
+                found(&Method::POST, path),
                 Ok((Operation::Start, vec!["simple".to_owned()])),
                 "{path}"
             );
         }
         assert_eq!(
-            found(Method::POST, "/process-definition/a%3A1%3Ab/start")
+            found(&Method::POST, "/process-definition/a%3A1%3Ab/start")
                 .unwrap()
                 .1,
             ["a:1:b"]
@@ -355,27 +355,27 @@ mod tests {
             "/",
             "",
         ] {
-            assert_eq!(found(Method::POST, path), Err(404), "{path}");
+            assert_eq!(found(&Method::POST, path), Err(404), "{path}");
         }
     }
 
     #[test]
     fn a_literal_beats_a_parameter_without_a_second_try() {
         assert_eq!(
-            found(Method::POST, "/process-definition/key/start"),
+            found(&Method::POST, "/process-definition/key/start"),
             Err(405)
         );
         assert_eq!(
-            found(Method::GET, "/task/count"),
+            found(&Method::GET, "/task/count"),
             Ok((Operation::TaskCount, vec![]))
         );
         // Jakarta REST §3.7.2: a method's path that leaves a rest does not hide the longer one.
         assert_eq!(
-            found(Method::POST, "/task/count/complete"),
+            found(&Method::POST, "/task/count/complete"),
             Ok((Operation::Complete, vec!["count".to_owned()]))
         );
         let (operation, parameters) = found(
-            Method::POST,
+            &Method::POST,
             "/process-definition/key/simple/tenant-id/t1/start",
         )
         .unwrap();
@@ -388,11 +388,11 @@ mod tests {
     #[test]
     fn methods_are_looked_at_after_the_path() {
         assert_eq!(
-            found(Method::GET, "/process-definition/key/simple/start"),
+            found(&Method::GET, "/process-definition/key/simple/start"),
             Err(405)
         );
         assert_eq!(
-            found(Method::HEAD, "/version"),
+            found(&Method::HEAD, "/version"),
             Ok((Operation::Version, vec![]))
         );
         let options = find(&Method::OPTIONS, "/process-instance/x").unwrap();

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Digest, SHA256};
 use bytes::Bytes;
+use futures_util::stream;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use serde_json::json;
 
-use super::super::{Body, sized};
+use super::super::{Body, sized, unsized_body};
 
 /// What the engine does with a request instead of its own work. Credentials are checked before.
 #[derive(Debug, Clone)]
@@ -62,7 +63,7 @@ pub enum Script {
     },
     /// Sends headers and this many bytes of body, then closes the connection.
     AbortInBody {
-        /// Bytes sent.
+        /// Bytes sent; of more than 64 KB the last ones may be lost with the connection.
         after: u64,
         /// `Content-Length` announces one byte more; chunked leaves the last chunk out.
         framing: Framing,
@@ -151,7 +152,7 @@ impl Script {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let upload = read().await?;
-        let stream = |sent: u64, framing, end| {
+        let piecemeal = |sent: u64, framing, end| {
             let more = u64::from(!matches!(end, End::Finish));
             let announced = (framing == Framing::Length).then_some(sent + more);
             let mut answer = Response::new(
@@ -188,9 +189,9 @@ impl Script {
             Self::Upload => Ok(json_answer(
                 &json!({"length": upload.length, "sha256": upload.sha256}),
             )),
-            Self::Download { length, framing } => Ok(stream(length, framing, End::Finish)),
-            Self::HangInBody { after, framing } => Ok(stream(after, framing, End::Hang)),
-            Self::AbortInBody { after, framing } => Ok(stream(after, framing, End::Abort)),
+            Self::Download { length, framing } => Ok(piecemeal(length, framing, End::Finish)),
+            Self::HangInBody { after, framing } => Ok(piecemeal(after, framing, End::Hang)),
+            Self::AbortInBody { after, framing } => Ok(piecemeal(after, framing, End::Abort)),
             Self::Trickle { length, pause } => {
                 let sleep = Some((pause, Box::pin(tokio::time::sleep(pause))));
                 let body = Stream {
@@ -209,9 +210,11 @@ impl Script {
                 trailers,
             } => {
                 let body = match trailers {
-                    Some(trailers) => sized(body)
-                        .with_trailers(std::future::ready(Some(Ok(trailers))))
-                        .boxed_unsync(),
+                    // Without a known length: after `Content-Length` there is no room for trailers.
+                    Some(trailers) => unsized_body(stream::iter([
+                        Ok(Frame::data(body)),
+                        Ok(Frame::trailers(trailers)),
+                    ])),
                     None => sized(body),
                 };
                 let mut answer = Response::new(body);
@@ -292,6 +295,7 @@ struct Stream {
 enum End {
     Finish,
     Abort,
+    Aborted,
     Hang,
 }
 
@@ -306,7 +310,13 @@ impl http_body::Body for Stream {
         if self.left == 0 {
             return match self.end {
                 End::Finish => Poll::Ready(None),
-                End::Abort => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
+                End::Abort => {
+                    // hyper sends what it has only when a body is not ready; an error at once would lose the headers too.
+                    self.end = End::Aborted;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                End::Aborted => Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into()))),
                 End::Hang => Poll::Pending,
             };
         }

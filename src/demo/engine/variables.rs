@@ -431,7 +431,7 @@ mod tests {
             let read = Variable::read(&json!({"value": value, "type": kind}), true);
             match expected {
                 Some(expected) => {
-                    assert_eq!(read.unwrap().unwrap().value, expected, "{kind} {value}")
+                    assert_eq!(read.unwrap().unwrap().value, expected, "{kind} {value}");
                 }
                 None => assert_eq!(read.unwrap_err().status, 400, "{kind} {value}"),
             }

@@ -1,0 +1,173 @@
+//! What `bpmgate demo` prints: what runs where, and commands to paste.
+
+use std::net::SocketAddr;
+
+use super::issuer::Issuer;
+
+/// A person whom the demo's issuer speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    /// The `sub` of the tokens.
+    pub subject: &'static str,
+    /// The `email` of the tokens.
+    pub email: &'static str,
+    /// The `name` of the tokens.
+    pub name: &'static str,
+}
+
+impl Person {
+    /// A token for this person, good for an hour.
+    #[must_use]
+    pub fn token(self, issuer: &Issuer) -> String {
+        issuer.token_for(self.subject, self.email, self.name)
+    }
+}
+
+/// Who asks.
+pub const ALICE: Person = Person {
+    subject: "alice",
+    email: "alice@example.org",
+    name: "Alice Example",
+};
+
+/// Who decides.
+pub const BOB: Person = Person {
+    subject: "bob",
+    email: "bob@example.org",
+    name: "Bob Example",
+};
+
+/// The text for a gateway at this address, in front of an engine at this URL, with a token for each of the two.
+///
+/// The tokens are in it because the reader is to paste them: it goes to the terminal of the person who
+/// started the demo, never to a log. The commands need a POSIX shell, curl and sed; from the first
+/// assignment on, the text is a shell script.
+#[must_use]
+pub fn text(gateway: SocketAddr, engine: &str, alice: &str, bob: &str) -> String {
+    let api = format!("http://{gateway}/api");
+    let curl = "curl -s -H \"Authorization: Bearer $TOKEN\"";
+    let json = "-H 'Content-Type: application/json'";
+    let id = r#"sed -n 's/.*"id":"\([0-9a-f-]\{36\}\)".*/\1/p'"#;
+    let (asks, decides) = (ALICE.name, BOB.name);
+    format!(
+        r#"bpmgate demo: for trying out only. Everything listens on loopback, the tokens below are signed
+by a key that exists in this process alone, and all state is gone when it ends (Ctrl-C).
+
+  gateway  http://{gateway}
+  engine   {engine}
+
+{asks} and {decides} have a token for an hour. Paste into another terminal:
+
+ALICE={alice}
+BOB={bob}
+TOKEN=$ALICE
+
+# Without a token nothing is to be had
+curl -s -i {api}/processes
+
+# Which processes are there?
+{curl} {api}/processes
+
+# {asks} starts one, and pretends to be the director
+INSTANCE=$({curl} {json} {api}/processes/approval/start \
+  -d '{{"variables":{{"subject":"A desk","initiator":"the-director"}}}}' | {id}); echo "$INSTANCE"
+
+# The initiator is the token's all the same
+{curl} {api}/instances/$INSTANCE/variables
+
+# {decides} looks for what waits
+TOKEN=$BOB
+TASK=$({curl} "{api}/tasks?processInstanceId=$INSTANCE" | {id}); echo "$TASK"
+
+# claims it: the gateway says who claims
+{curl} -i -X POST {api}/tasks/$TASK/claim
+
+# and decides
+{curl} -i {json} {api}/tasks/$TASK/complete -d '{{"variables":{{"approved":true}}}}'
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Runs the commands with a `curl` that shows its arguments and answers as the engine does.
+    fn run(text: &str) -> String {
+        let (_, commands) = text.split_once("\nALICE=").unwrap();
+        let curl = r#"curl() { printf '%s|' "$@" >&2; echo >&2
+            echo '[{"links":[],"definitionId":"approval:1:00000000-0000-0000-0000-000000000000","id":"11111111-2222-3333-4444-555555555555","name":"x"}]'; }"#;
+        let mut shell = Command::new("sh")
+            .arg("-eu")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        write!(shell.stdin.take().unwrap(), "{curl}\nALICE={commands}").unwrap();
+        let output = shell.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    #[test]
+    fn the_commands_run_in_a_shell_and_say_what_they_should() {
+        let gateway = "127.0.0.1:4321".parse().unwrap();
+        let calls = run(&text(
+            gateway,
+            "http://127.0.0.1:1234/engine-rest",
+            "ey.alice",
+            "ey.bob",
+        ));
+        let alice = "-s|-H|Authorization: Bearer ey.alice|";
+        let bob = "-s|-H|Authorization: Bearer ey.bob|";
+        let api = "http://127.0.0.1:4321/api";
+        let (instance, task) = (
+            "11111111-2222-3333-4444-555555555555",
+            "11111111-2222-3333-4444-555555555555",
+        );
+        let json = "-H|Content-Type: application/json|";
+        assert_eq!(
+            calls.lines().collect::<Vec<_>>(),
+            [
+                format!("-s|-i|{api}/processes|"),
+                format!("{alice}{api}/processes|"),
+                format!(
+                    "{alice}{json}{api}/processes/approval/start|-d|\
+                     {{\"variables\":{{\"subject\":\"A desk\",\"initiator\":\"the-director\"}}}}|"
+                ),
+                format!("{alice}{api}/instances/{instance}/variables|"),
+                format!("{bob}{api}/tasks?processInstanceId={instance}|"),
+                format!("{bob}-i|-X|POST|{api}/tasks/{task}/claim|"),
+                format!(
+                    "{bob}-i|{json}{api}/tasks/{task}/complete|-d|{{\"variables\":{{\"approved\":true}}}}|"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn it_says_that_it_is_for_trying_out_and_where_things_are() {
+        let text = text(
+            "127.0.0.1:4321".parse().unwrap(),
+            "http://127.0.0.1:1234/engine-rest",
+            "ey.a",
+            "ey.b",
+        );
+        for told in [
+            "for trying out only",
+            "loopback",
+            "http://127.0.0.1:4321",
+            "http://127.0.0.1:1234/engine-rest",
+        ] {
+            assert!(text.contains(told), "{told}");
+        }
+        assert_eq!(
+            (text.matches("ey.a").count(), text.matches("ey.b").count()),
+            (1, 1)
+        );
+    }
+}
