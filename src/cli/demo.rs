@@ -1,9 +1,111 @@
-//! `bpmgate demo`: a development issuer, an engine and the gateway on this machine.
+//! `bpmgate demo`: a development issuer, an engine and the gateway on this machine, to try things out.
+//!
+//! Everything listens on loopback only. The engine is a small one in memory, or the one at the given
+//! URL, on which the sample process is deployed if it is not there yet.
 
-use super::Failure;
-use crate::config::HttpUrl;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use tokio::net::TcpListener;
+use tower::{Layer, ServiceExt};
+
+use super::{Failure, print, serve, tell};
+use crate::body::{Body, BoxError};
+use crate::config::{self, Config, CredentialsMode, HttpUrl, Preset};
+use crate::demo::banner;
+use crate::demo::engine::{Engine, SAMPLE, Settings};
+use crate::demo::issuer::Issuer;
+use crate::engine::EngineClient;
+use crate::layer::CredentialsLayer;
+use crate::telemetry;
 
 /// Runs the demo, with the engine at `engine` or a small one in memory.
-pub(super) fn run(_engine: Option<HttpUrl>) -> Result<(), Failure> {
-    Err(Failure::Running("not built yet".into()))
+pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
+    let mut config = Config::default();
+    config.admin.listen = None;
+    config.telemetry.log_level = config::LogLevel::Info;
+    telemetry::start(&config.telemetry);
+    serve::runtime(&config)?.block_on(async {
+        let issuer = Issuer::start().await?;
+        // Recording requests is for tests.
+        let settings = Settings { keep_requests: 0, ..Settings::default() };
+        let in_memory = match engine {
+            Some(_) => None,
+            None => Some(Engine::start_with(settings).await?),
+        };
+        let url = match (&engine, &in_memory) {
+            (Some(url), _) => url.clone(),
+            (None, Some(engine)) => parse(&engine.url())?,
+            (None, None) => return Err(Failure::Running("no engine".into())),
+        };
+        config.engine.url = url.clone();
+        config.engine.credentials.mode = CredentialsMode::Basic;
+        config.issuers = vec![config::Issuer {
+            preset: Preset::Oidc,
+            issuer: parse(&issuer.url())?,
+            jwks_url: Some(parse(&issuer.jwks_url())?),
+            audience: vec![AUDIENCE.to_owned()],
+            ..config::Issuer::default()
+        }];
+        config.server.listen = free_port().await;
+        if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
+            tell("the engine did not know the process `approval`: it was deployed there");
+        }
+        let (address, serving) = serve::gateway(&config).await?;
+        let [alice, bob] = [banner::ALICE, banner::BOB].map(|person| person.token(&issuer));
+        print(&banner::text(address, url.as_str(), &alice, &bob))?;
+        serving.await;
+        Ok(())
+    })
 }
+
+fn parse(url: &str) -> Result<HttpUrl, Failure> {
+    url.parse().map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
+}
+
+/// The usual port, or any where that is taken.
+async fn free_port() -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, USUAL_PORT));
+    match TcpListener::bind(usual).await {
+        Ok(_) => usual,
+        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    }
+}
+
+/// Deploys the sample where the engine does not have it; says whether it did.
+async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
+    let credentials = &config.engine.credentials;
+    let basic = CredentialsLayer::basic(&credentials.username, credentials.password.expose());
+    let engine = basic.layer(EngineClient::from_config(config)?);
+    let root = config.engine.url.base_path();
+    let ask = Request::get(format!("{root}/process-definition/key/approval")).body(Body::empty())?;
+    let answer = tokio::time::timeout(PATIENCE, engine.clone().oneshot(ask)).await??;
+    match answer.status() {
+        StatusCode::OK => return Ok(false),
+        StatusCode::NOT_FOUND => {}
+        status => return Err(format!("the engine answers {status}; the demo uses demo/demo").into()),
+    }
+    let form = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"deployment-name\"\r\n\r\nbpmgate demo\r\n\
+         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"approval.bpmn\"\r\n\r\n\
+         {SAMPLE}\r\n--{BOUNDARY}--\r\n"
+    );
+    let deploy = Request::post(format!("{root}/deployment/create"))
+        .header(CONTENT_TYPE, format!("multipart/form-data; boundary={BOUNDARY}"))
+        .body(Body::from(Bytes::from(form)))?;
+    let answer = tokio::time::timeout(PATIENCE, engine.oneshot(deploy)).await??;
+    if answer.status() == StatusCode::OK {
+        Ok(true)
+    } else {
+        Err(format!("the engine refused to deploy the sample process: {}", answer.status()).into())
+    }
+}
+
+const USUAL_PORT: u16 = 8000;
+const BOUNDARY: &str = "bpmgate-demo-5f1d";
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the tokens of the demo's issuer.
+const AUDIENCE: &str = "bpmgate-demo";

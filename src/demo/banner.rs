@@ -63,27 +63,32 @@ BOB={bob}
 TOKEN=$ALICE
 
 # Without a token nothing is to be had
-curl -s -i {api}/processes
+curl -s -i {api}/process-definition
 
 # Which processes are there?
-{curl} {api}/processes
+{curl} {api}/process-definition
 
-# {asks} starts one, and pretends to be the director
-INSTANCE=$({curl} {json} {api}/processes/approval/start \
-  -d '{{"variables":{{"subject":"A desk","initiator":"the-director"}}}}' | {id}); echo "$INSTANCE"
+# {asks} starts one, and pretends to be the director: look at the initiator in the answer
+STARTED=$({curl} {json} {api}/process-definition/key/approval/start \
+  -d '{{"variables":{{"subject":{{"value":"A desk"}},"initiator":{{"value":"the-director"}}}},"withVariablesInReturn":true}}')
+echo "$STARTED"; INSTANCE=$(echo "$STARTED" | {id})
 
-# The initiator is the token's all the same
-{curl} {api}/instances/$INSTANCE/variables
+# The engine has it so
+{curl} {api}/process-instance/$INSTANCE/variables
 
 # {decides} looks for what waits
 TOKEN=$BOB
-TASK=$({curl} "{api}/tasks?processInstanceId=$INSTANCE" | {id}); echo "$TASK"
+TASK=$({curl} "{api}/task?processInstanceId=$INSTANCE" | {id}); echo "$TASK"
 
-# claims it: the gateway says who claims
-{curl} -i -X POST {api}/tasks/$TASK/claim
+# claims it; claiming for somebody else is refused
+{curl} -i {json} {api}/task/$TASK/claim -d '{{"userId":"alice"}}'
+{curl} -i {json} {api}/task/$TASK/claim -d '{{"userId":"bob"}}'
 
 # and decides
-{curl} -i {json} {api}/tasks/$TASK/complete -d '{{"variables":{{"approved":true}}}}'
+{curl} -i {json} {api}/task/$TASK/complete -d '{{"variables":{{"approved":{{"value":true}}}}}}'
+
+# Deploying is running code on the engine: not for everybody with a token
+{curl} -i -X POST {api}/deployment/create
 "#
     )
 }
@@ -133,18 +138,21 @@ mod tests {
         assert_eq!(
             calls.lines().collect::<Vec<_>>(),
             [
-                format!("-s|-i|{api}/processes|"),
-                format!("{alice}{api}/processes|"),
+                format!("-s|-i|{api}/process-definition|"),
+                format!("{alice}{api}/process-definition|"),
                 format!(
-                    "{alice}{json}{api}/processes/approval/start|-d|\
-                     {{\"variables\":{{\"subject\":\"A desk\",\"initiator\":\"the-director\"}}}}|"
+                    "{alice}{json}{api}/process-definition/key/approval/start|-d|\
+                     {{\"variables\":{{\"subject\":{{\"value\":\"A desk\"}},\"initiator\":{{\"value\":\"the-director\"}}}},\
+                     \"withVariablesInReturn\":true}}|"
                 ),
-                format!("{alice}{api}/instances/{instance}/variables|"),
-                format!("{bob}{api}/tasks?processInstanceId={instance}|"),
-                format!("{bob}-i|-X|POST|{api}/tasks/{task}/claim|"),
+                format!("{alice}{api}/process-instance/{instance}/variables|"),
+                format!("{bob}{api}/task?processInstanceId={instance}|"),
+                format!("{bob}-i|{json}{api}/task/{task}/claim|-d|{{\"userId\":\"alice\"}}|"),
+                format!("{bob}-i|{json}{api}/task/{task}/claim|-d|{{\"userId\":\"bob\"}}|"),
                 format!(
-                    "{bob}-i|{json}{api}/tasks/{task}/complete|-d|{{\"variables\":{{\"approved\":true}}}}|"
+                    "{bob}-i|{json}{api}/task/{task}/complete|-d|{{\"variables\":{{\"approved\":{{\"value\":true}}}}}}|"
                 ),
+                format!("{bob}-i|-X|POST|{api}/deployment/create|"),
             ]
         );
     }
