@@ -58,7 +58,7 @@ fn admin() -> Access {
 fn matched((method, path): (&str, &str)) -> Match {
     match Catalogue::builtin().find(&Method::from_bytes(method.as_bytes()).unwrap(), path) {
         Matched::Operation(matched) => matched,
-        other => panic!("{method} {path}: {other:?}"),
+        Matched::OtherMethods(_) | Matched::Unknown => panic!("no row: {method} {path}"),
     }
 }
 
@@ -217,10 +217,7 @@ fn no_place_of_the_catalogue_lies_inside_another_and_all_bodies_with_places_are_
             .iter()
             .map(|path| match path {
                 BodyPath::Map(steps) | BodyPath::Names(steps) | BodyPath::NamedObjects(steps) => {
-                    steps
-                        .iter()
-                        .map(|step| format!("{}.", step.member))
-                        .collect()
+                    steps.iter().flat_map(|step| [step.member, "."]).collect()
                 }
                 BodyPath::Segment => String::new(),
             })

@@ -1,3 +1,5 @@
+#![expect(clippy::string_slice, reason = "the texts that are cut are ASCII")]
+
 use std::convert::Infallible;
 use std::time::SystemTime;
 
@@ -71,7 +73,7 @@ type Service_ = Spawn<Initiator<MapError>>;
 type Engine = Handle<Request<Script>, Response<()>>;
 type MapError = tower::util::MapErr<Mock<Request<Script>, Response<()>>, fn(BoxError) -> Problem>;
 
-fn service(settings: Settings) -> (Service_, Engine) {
+fn service(settings: &Settings) -> (Service_, Engine) {
     mock::spawn_with(|inner| {
         let inner = tower::util::MapErr::new(
             inner,
@@ -119,7 +121,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: Script) -> Request<Script> {
 
 /// The request as the engine sees it.
 fn passed(request: Request<Script>) -> Request<Script> {
-    let (mut service, mut engine) = service(Settings::default());
+    let (mut service, mut engine) = service(&Settings::default());
     engine.allow(1);
     assert_ready_ok!(service.poll_ready());
     let mut answer = tokio_test::task::spawn(service.call(request));
@@ -133,7 +135,7 @@ fn passed(request: Request<Script>) -> Request<Script> {
 }
 
 /// The problem, after making sure that the engine saw nothing.
-fn refused_by(settings: Settings, request: Request<Script>) -> Problem {
+fn refused_by(settings: &Settings, request: Request<Script>) -> Problem {
     let (mut service, mut engine) = service(settings);
     engine.allow(1);
     assert_ready_ok!(service.poll_ready());
@@ -149,7 +151,7 @@ fn refused_by(settings: Settings, request: Request<Script>) -> Problem {
 }
 
 fn refused(request: Request<Script>) -> Problem {
-    refused_by(Settings::default(), request)
+    refused_by(&Settings::default(), request)
 }
 
 #[test]
@@ -398,7 +400,7 @@ fn settings_reach_the_body() {
         ..Settings::default()
     };
     let problem = refused_by(
-        settings,
+        &settings,
         request(
             &Method::PUT,
             "/task/1/variables/starter",
@@ -478,7 +480,7 @@ fn a_query_by_post_is_read_and_passes_as_it_is() {
 
 #[test]
 fn readiness_is_the_inner_services_and_its_error_becomes_a_problem() {
-    let (mut service, mut engine) = service(Settings::default());
+    let (mut service, mut engine) = service(&Settings::default());
     engine.allow(0);
     assert_pending!(service.poll_ready());
     engine.allow(1);
