@@ -55,75 +55,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
+mod error;
+mod scan;
+
+pub use error::SpliceError;
+use scan::unescape;
+
 /// The deepest nesting that is read: the engine's own bound (engine fact "nesting > 1000": 500).
 pub const MAX_DEPTH: usize = 1000;
-
-/// Why a body is refused: it is not the JSON that can be read in one way only.
-///
-/// Places are offsets in bytes from the beginning of the body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpliceError {
-    /// The body is in another encoding, or broken.
-    #[error("the body is no UTF-8 at byte {at}: send JSON in UTF-8")]
-    NotUtf8 {
-        /// Where the first bad sequence begins.
-        at: usize,
-    },
-    /// The body begins with U+FEFF.
-    #[error("the body begins with a byte order mark: send it without")]
-    ByteOrderMark,
-    /// The text is no JSON by RFC 8259.
-    #[error("the body is no JSON: expected {expected} at byte {at}")]
-    Syntax {
-        /// Where.
-        at: usize,
-        /// What JSON would have there.
-        expected: &'static str,
-    },
-    /// Half of a surrogate pair as an escape.
-    #[error(
-        "the escape at byte {at} is half of a surrogate pair: send both halves, or the character"
-    )]
-    LoneSurrogate {
-        /// Where the escape begins.
-        at: usize,
-    },
-    /// More than [`MAX_DEPTH`] levels.
-    #[error("the body nests deeper than {MAX_DEPTH} levels at byte {at}: send a flatter one")]
-    TooDeep {
-        /// Where the level beyond begins.
-        at: usize,
-    },
-    /// A name twice in an object that is walked.
-    #[error("`{name}` occurs twice at byte {at}: send each member once")]
-    Duplicate {
-        /// The name, shortened.
-        name: Box<str>,
-        /// Where it occurs again.
-        at: usize,
-    },
-    /// A value of another kind than is taken at its place.
-    #[error("{place} is {found} at byte {at}: send {wanted}")]
-    WrongKind {
-        /// The place, as it may stand in a message.
-        place: Box<str>,
-        /// What is there.
-        found: Kind,
-        /// What would be taken.
-        wanted: Kind,
-        /// Where.
-        at: usize,
-    },
-    /// A member whose name ends as [`Reader::refuse_names_ending`] said.
-    #[error("`{name}` at byte {at} is not accepted here")]
-    NameRefused {
-        /// The name, shortened.
-        name: Box<str>,
-        /// Where.
-        at: usize,
-    },
-}
 
 /// What a JSON value is, told from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -435,196 +374,6 @@ impl<'a> Reader<'a> {
         self.edits.push((span, String::new()));
     }
 
-    fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn blanks(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
-            self.at += 1;
-        }
-    }
-
-    fn expected<T>(&self, expected: &'static str) -> Result<T, SpliceError> {
-        Err(SpliceError::Syntax {
-            at: self.at,
-            expected,
-        })
-    }
-
-    /// Steps into a container.
-    fn open(&mut self, bracket: u8, expected: &'static str) -> Result<(), SpliceError> {
-        if self.byte() != Some(bracket) {
-            return self.expected(expected);
-        }
-        if self.depth == MAX_DEPTH {
-            return Err(SpliceError::TooDeep { at: self.at });
-        }
-        let bit = 1 << (self.depth % 64);
-        if let Some(word) = self.objects.get_mut(self.depth / 64) {
-            if bracket == b'{' {
-                *word |= bit;
-            } else {
-                *word &= !bit;
-            }
-        }
-        self.depth += 1;
-        self.at += 1;
-        Ok(())
-    }
-
-    /// Steps out of a container, over its bracket.
-    fn close(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-        self.at += 1;
-    }
-
-    /// Whether the innermost open container is an object.
-    fn in_object(&self) -> bool {
-        let level = self.depth.wrapping_sub(1);
-        self.objects
-            .get(level / 64)
-            .is_some_and(|word| word & (1 << (level % 64)) != 0)
-    }
-
-    /// Reads a name and its colon; returns the name's span, quotes included.
-    fn name(&mut self) -> Result<Range<usize>, SpliceError> {
-        let begin = self.at;
-        if self.byte() != Some(b'"') {
-            return self.expected("a member's name in double quotes");
-        }
-        self.string()?;
-        let name = begin..self.at;
-        self.blanks();
-        if self.byte() != Some(b':') {
-            return self.expected("`:`");
-        }
-        self.at += 1;
-        if let Some(ending) = self.refused_ending {
-            let unescaped = unescape(self.text, &name)?;
-            if unescaped.ends_with(ending) {
-                return Err(SpliceError::NameRefused {
-                    name: shown(&unescaped),
-                    at: begin,
-                });
-            }
-        }
-        Ok(name)
-    }
-
-    /// Reads a string, the reader standing before its quote.
-    fn string(&mut self) -> Result<(), SpliceError> {
-        let bytes = self.text.as_bytes();
-        self.at += 1;
-        loop {
-            // Most of a large body is plain text in strings: 16 bytes a step, which compiles to vectors.
-            while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<16>)
-                && !chunk
-                    .iter()
-                    .fold(false, |any, &byte| any | ends_plain_text(byte))
-            {
-                self.at += 16;
-            }
-            while let Some(byte) = self.byte()
-                && !ends_plain_text(byte)
-            {
-                self.at += 1;
-            }
-            match self.byte() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.escape()?,
-                Some(_) => return self.expected("control characters as escapes"),
-                None => return self.expected("the end of a string"),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), SpliceError> {
-        let begin = self.at;
-        self.at += 1;
-        match self.byte() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 1;
-                return Ok(());
-            }
-            Some(b'u') => self.at += 1,
-            _ => return self.expected("an escape of JSON"),
-        }
-        match self.four_digits()? {
-            0xD800..=0xDBFF => {
-                let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-                if !rest.starts_with(b"\\u") {
-                    return Err(SpliceError::LoneSurrogate { at: begin });
-                }
-                self.at += 2;
-                match self.four_digits()? {
-                    0xDC00..=0xDFFF => Ok(()),
-                    _ => Err(SpliceError::LoneSurrogate { at: begin }),
-                }
-            }
-            0xDC00..=0xDFFF => Err(SpliceError::LoneSurrogate { at: begin }),
-            _ => Ok(()),
-        }
-    }
-
-    fn four_digits(&mut self) -> Result<u32, SpliceError> {
-        let mut value = 0;
-        for _ in 0..4 {
-            let Some(digit) = self.byte().and_then(|byte| char::from(byte).to_digit(16)) else {
-                return self.expected("four hexadecimal digits");
-            };
-            value = value * 16 + digit;
-            self.at += 1;
-        }
-        Ok(value)
-    }
-
-    fn number(&mut self) -> Result<(), SpliceError> {
-        if self.byte() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.byte() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.byte() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.byte() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.byte() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Result<(), SpliceError> {
-        let begin = self.at;
-        while let Some(b'0'..=b'9') = self.byte() {
-            self.at += 1;
-        }
-        if self.at == begin {
-            return self.expected("a digit");
-        }
-        Ok(())
-    }
-
-    fn word(&mut self, word: &'static str) -> Result<(), SpliceError> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        if !rest.starts_with(word.as_bytes()) {
-            return self.expected("`true`, `false` or `null`");
-        }
-        self.at += word.len();
-        Ok(())
-    }
-
     /// Refuses a name that occurs twice among those from `first` on.
     ///
     /// A few names are compared pairwise; many are sorted by a keyed hash (keyed, so that nobody can
@@ -632,7 +381,7 @@ impl<'a> Reader<'a> {
     fn unique(&self, first: usize) -> Result<(), SpliceError> {
         let names = self.names.get(first..).unwrap_or_default();
         if names.len() <= FEW {
-            return self.distinct(names.iter());
+            return self.distinct(&names.iter());
         }
         let hasher = RandomState::new();
         let mut hashed = names
@@ -642,22 +391,19 @@ impl<'a> Reader<'a> {
         hashed.sort_unstable_by_key(|(hash, name)| (*hash, name.start));
         hashed
             .chunk_by(|(one, _), (other, _)| one == other)
-            .try_for_each(|alike| self.distinct(alike.iter().map(|(_, name)| *name)))
+            .try_for_each(|alike| self.distinct(&alike.iter().map(|(_, name)| *name)))
     }
 
     /// Refuses the first name that equals one before it.
     fn distinct<'n>(
         &self,
-        names: impl Iterator<Item = &'n Range<usize>> + Clone,
+        names: &(impl Iterator<Item = &'n Range<usize>> + Clone),
     ) -> Result<(), SpliceError> {
         for (index, name) in names.clone().enumerate().skip(1) {
             let unescaped = unescape(self.text, name)?;
             for earlier in names.clone().take(index) {
                 if unescape(self.text, earlier)? == unescaped {
-                    return Err(SpliceError::Duplicate {
-                        name: shown(&unescaped),
-                        at: name.start,
-                    });
+                    return Err(SpliceError::duplicate(&unescaped, name.start));
                 }
             }
         }
@@ -678,50 +424,8 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// A name as it may be shown to the caller: escaped, and no longer than is useful.
-#[must_use]
-pub fn shown(name: &str) -> Box<str> {
-    let mut shown: String = name
-        .chars()
-        .take(SHOWN_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
-    if name.chars().nth(SHOWN_CHARS).is_some() {
-        shown.push('…');
-    }
-    shown.into_boxed_str()
-}
-
-/// The text of a string that has been read, its span quotes included.
-///
-/// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
-fn unescape<'a>(text: &'a str, span: &Range<usize>) -> Result<Cow<'a, str>, SpliceError> {
-    let refused = || SpliceError::Syntax {
-        at: span.start,
-        expected: "a string",
-    };
-    let quoted = text.get(span.clone()).ok_or_else(refused)?;
-    if memchr::memchr(b'\\', quoted.as_bytes()).is_none() {
-        return quoted
-            .get(1..quoted.len().saturating_sub(1))
-            .map(Cow::Borrowed)
-            .ok_or_else(refused);
-    }
-    serde_json::from_str::<String>(quoted)
-        .map(Cow::Owned)
-        .map_err(|_| refused())
-}
-
-/// Whether a byte of a string is other than plain text: quote, backslash, control character.
-const fn ends_plain_text(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
-}
-
 /// Up to here names are compared pairwise.
 const FEW: usize = 8;
-
-/// How much of a name is shown to the caller.
-const SHOWN_CHARS: usize = 40;
 
 #[cfg(test)]
 mod tests;

@@ -45,7 +45,7 @@ impl Walk<'_> {
             }
         }
         let read = if operation.body_paths.contains(&BodyPath::Segment) {
-            expect(&mut reader, "the body", Kind::Object)
+            expect(&mut reader, || "the body".to_owned(), Kind::Object)
                 .and_then(|()| self.typed_value(&mut reader))
         } else {
             self.top_level(&mut reader)
@@ -74,7 +74,7 @@ impl Walk<'_> {
             Treatment::Write(member) => Some(member),
             Treatment::Protect | Treatment::Leave => None,
         };
-        expect(reader, "the body", Kind::Object)?;
+        expect(reader, || "the body".to_owned(), Kind::Object)?;
         let top = reader.object(|reader, name| {
             if !self.access.guarded_allowed
                 && operation
@@ -124,7 +124,7 @@ impl Walk<'_> {
             return Ok(());
         }
         if first.each() {
-            expect(reader, &first.member(), Kind::Array)?;
+            expect(reader, || first.member(), Kind::Array)?;
             return reader.array(|reader| self.place(reader, &below));
         }
         self.place(reader, &below)
@@ -140,7 +140,7 @@ impl Walk<'_> {
                 BodyPath::Segment => Err(Refusal::Problem(Problem::Internal)),
             },
             [first, ..] if places.iter().all(|place| !place.is_reached()) => {
-                expect(reader, &first.label(), Kind::Object)?;
+                expect(reader, || first.label(), Kind::Object)?;
                 reader.object(|reader, name| {
                     self.member(reader, name, places)?;
                     Ok::<_, Refusal>(Fate::Keep)
@@ -154,7 +154,7 @@ impl Walk<'_> {
 
     /// Reads a map of variables: protected names go, or are refused; ours are written.
     fn map(&self, reader: &mut Reader<'_>, place: Place) -> Result<(), Refusal> {
-        expect(reader, &place.label(), Kind::Object)?;
+        expect(reader, || place.label(), Kind::Object)?;
         let map = reader.object(|reader, name| {
             if self.protects(name) {
                 if place.edits_by_name(self.rules) {
@@ -178,21 +178,21 @@ impl Walk<'_> {
 
     /// Reads a list of variables' names.
     fn names(&self, reader: &mut Reader<'_>, place: Place) -> Result<(), Refusal> {
-        expect(reader, &place.label(), Kind::Array)?;
+        expect(reader, || place.label(), Kind::Array)?;
         reader.array(|reader| {
-            expect(reader, &place.element(), Kind::String)?;
+            expect(reader, || place.element(), Kind::String)?;
             self.refuse_protected(&reader.str()?)
         })
     }
 
     /// Reads a list of objects that have variables' names as their `name`.
     fn named_objects(&self, reader: &mut Reader<'_>, place: Place) -> Result<(), Refusal> {
-        expect(reader, &place.label(), Kind::Array)?;
+        expect(reader, || place.label(), Kind::Array)?;
         reader.array(|reader| {
-            expect(reader, &place.element(), Kind::Object)?;
+            expect(reader, || place.element(), Kind::Object)?;
             reader.object(|reader, member| {
                 if member == "name" && reader.kind()? != Kind::Null {
-                    expect(reader, &format!("{}.name", place.element()), Kind::String)?;
+                    expect(reader, || format!("{}.name", place.element()), Kind::String)?;
                     self.refuse_protected(&reader.str()?)?;
                 } else {
                     reader.skip()?;
@@ -330,13 +330,17 @@ impl From<SpliceError> for Refusal {
 }
 
 /// Refuses a value of another kind than the engine takes at a place.
-fn expect(reader: &mut Reader<'_>, place: &str, wanted: Kind) -> Result<(), Refusal> {
+fn expect(
+    reader: &mut Reader<'_>,
+    place: impl FnOnce() -> String,
+    wanted: Kind,
+) -> Result<(), Refusal> {
     let found = reader.kind()?;
     if found == wanted {
         return Ok(());
     }
     Err(Refusal::Splice(SpliceError::WrongKind {
-        place: place.into(),
+        place: place().into_boxed_str(),
         found,
         wanted,
         at: reader.position(),

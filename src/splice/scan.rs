@@ -1,0 +1,223 @@
+//! The tokens of RFC 8259, and the way in and out of containers.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::{MAX_DEPTH, Reader, SpliceError};
+
+impl Reader<'_> {
+    pub(super) fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    pub(super) fn blanks(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+            self.at += 1;
+        }
+    }
+
+    pub(super) fn expected<T>(&self, expected: &'static str) -> Result<T, SpliceError> {
+        Err(SpliceError::Syntax {
+            at: self.at,
+            expected,
+        })
+    }
+
+    /// Steps into a container.
+    pub(super) fn open(&mut self, bracket: u8, expected: &'static str) -> Result<(), SpliceError> {
+        if self.byte() != Some(bracket) {
+            return self.expected(expected);
+        }
+        if self.depth == MAX_DEPTH {
+            return Err(SpliceError::TooDeep { at: self.at });
+        }
+        let bit = 1 << (self.depth % 64);
+        if let Some(word) = self.objects.get_mut(self.depth / 64) {
+            if bracket == b'{' {
+                *word |= bit;
+            } else {
+                *word &= !bit;
+            }
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Steps out of a container, over its bracket.
+    pub(super) fn close(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.at += 1;
+    }
+
+    /// Whether the innermost open container is an object.
+    pub(super) fn in_object(&self) -> bool {
+        let level = self.depth.wrapping_sub(1);
+        self.objects
+            .get(level / 64)
+            .is_some_and(|word| word & (1 << (level % 64)) != 0)
+    }
+
+    /// Reads a name and its colon; returns the name's span, quotes included.
+    pub(super) fn name(&mut self) -> Result<Range<usize>, SpliceError> {
+        let begin = self.at;
+        if self.byte() != Some(b'"') {
+            return self.expected("a member's name in double quotes");
+        }
+        self.string()?;
+        let name = begin..self.at;
+        self.blanks();
+        if self.byte() != Some(b':') {
+            return self.expected("`:`");
+        }
+        self.at += 1;
+        if let Some(ending) = self.refused_ending {
+            let unescaped = unescape(self.text, &name)?;
+            if unescaped.ends_with(ending) {
+                return Err(SpliceError::name_refused(&unescaped, begin));
+            }
+        }
+        Ok(name)
+    }
+
+    /// Reads a string, the reader standing before its quote.
+    pub(super) fn string(&mut self) -> Result<(), SpliceError> {
+        let bytes = self.text.as_bytes();
+        self.at += 1;
+        loop {
+            // Most of a large body is plain text in strings: 16 bytes a step, which compiles to vectors.
+            while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<16>)
+                && !chunk
+                    .iter()
+                    .fold(false, |any, &byte| any | ends_plain_text(byte))
+            {
+                self.at += 16;
+            }
+            while let Some(byte) = self.byte()
+                && !ends_plain_text(byte)
+            {
+                self.at += 1;
+            }
+            match self.byte() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.escape()?,
+                Some(_) => return self.expected("control characters as escapes"),
+                None => return self.expected("the end of a string"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), SpliceError> {
+        let begin = self.at;
+        self.at += 1;
+        match self.byte() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 1;
+                return Ok(());
+            }
+            Some(b'u') => self.at += 1,
+            _ => return self.expected("an escape of JSON"),
+        }
+        match self.four_digits()? {
+            0xD800..=0xDBFF => {
+                let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+                if !rest.starts_with(b"\\u") {
+                    return Err(SpliceError::LoneSurrogate { at: begin });
+                }
+                self.at += 2;
+                match self.four_digits()? {
+                    0xDC00..=0xDFFF => Ok(()),
+                    _ => Err(SpliceError::LoneSurrogate { at: begin }),
+                }
+            }
+            0xDC00..=0xDFFF => Err(SpliceError::LoneSurrogate { at: begin }),
+            _ => Ok(()),
+        }
+    }
+
+    fn four_digits(&mut self) -> Result<u32, SpliceError> {
+        let mut value = 0;
+        for _ in 0..4 {
+            let Some(digit) = self.byte().and_then(|byte| char::from(byte).to_digit(16)) else {
+                return self.expected("four hexadecimal digits");
+            };
+            value = value * 16 + digit;
+            self.at += 1;
+        }
+        Ok(value)
+    }
+
+    pub(super) fn number(&mut self) -> Result<(), SpliceError> {
+        if self.byte() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.byte() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.byte() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.byte() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), SpliceError> {
+        let begin = self.at;
+        while let Some(b'0'..=b'9') = self.byte() {
+            self.at += 1;
+        }
+        if self.at == begin {
+            return self.expected("a digit");
+        }
+        Ok(())
+    }
+
+    pub(super) fn word(&mut self, word: &'static str) -> Result<(), SpliceError> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        if !rest.starts_with(word.as_bytes()) {
+            return self.expected("`true`, `false` or `null`");
+        }
+        self.at += word.len();
+        Ok(())
+    }
+}
+
+/// The text of a string that has been read, its span quotes included.
+///
+/// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
+pub(super) fn unescape<'a>(
+    text: &'a str,
+    span: &Range<usize>,
+) -> Result<Cow<'a, str>, SpliceError> {
+    let refused = || SpliceError::Syntax {
+        at: span.start,
+        expected: "a string",
+    };
+    let quoted = text.get(span.clone()).ok_or_else(refused)?;
+    if memchr::memchr(b'\\', quoted.as_bytes()).is_none() {
+        return quoted
+            .get(1..quoted.len().saturating_sub(1))
+            .map(Cow::Borrowed)
+            .ok_or_else(refused);
+    }
+    serde_json::from_str::<String>(quoted)
+        .map(Cow::Owned)
+        .map_err(|_| refused())
+}
+
+/// Whether a byte of a string is other than plain text: quote, backslash, control character.
+const fn ends_plain_text(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
