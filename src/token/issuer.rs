@@ -292,3 +292,107 @@ impl FromStr for Preset {
             .ok_or(UnknownPreset)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_cannot_stand_are_refused() {
+        let with = |change: fn(&mut IssuerRules)| {
+            let mut rules = IssuerRules::new(Preset::Oidc, "https://issuer.example");
+            rules.audience = vec!["us".to_owned()];
+            change(&mut rules);
+            Issuer::new(rules).map(drop)
+        };
+        assert_eq!(
+            with(|rules| rules.issuer.clear()),
+            Err(IssuerError::NoIssuer)
+        );
+        assert_eq!(
+            with(|rules| rules.audience.clear()),
+            Err(IssuerError::NoAudience {
+                issuer: "https://issuer.example".to_owned()
+            })
+        );
+        assert_eq!(
+            with(|rules| rules.audience.push(String::new())),
+            Err(IssuerError::EmptyName)
+        );
+        assert_eq!(
+            with(|rules| rules.authorized_parties.push(String::new())),
+            Err(IssuerError::EmptyName)
+        );
+        assert_eq!(
+            with(|rules| rules.algorithms.clear()),
+            Err(IssuerError::NoAlgorithm)
+        );
+        assert_eq!(
+            with(|rules| rules.leeway = Duration::from_millis(300_001)),
+            Err(IssuerError::Leeway(Duration::from_millis(300_001)))
+        );
+        assert_eq!(
+            with(|rules| rules.id_prefix = "a\n".to_owned()),
+            Err(IssuerError::IdPrefix)
+        );
+        assert_eq!(
+            with(|rules| rules.id_prefix = "a".repeat(255)),
+            Err(IssuerError::IdPrefix)
+        );
+        assert_eq!(
+            with(|rules| rules.claims.id.clear()),
+            Err(IssuerError::NoIdClaim)
+        );
+        assert_eq!(with(|rules| rules.leeway = Duration::from_mins(5)), Ok(()));
+        assert_eq!(with(|rules| rules.id_prefix = "a".repeat(254)), Ok(()));
+    }
+
+    #[test]
+    fn presets_know_where_keys_are_and_who_needs_no_audience() {
+        let table: Vec<_> = Preset::ALL
+            .into_iter()
+            .map(|preset| {
+                (
+                    preset.as_str(),
+                    preset.jwks_url("https://issuer.example/"),
+                    preset.allows_any_audience(),
+                )
+            })
+            .collect();
+        let own = |path| Some(format!("https://issuer.example{path}"));
+        let google = |path| Some(format!("https://www.googleapis.com/{path}"));
+        assert_eq!(
+            table,
+            [
+                ("clerk", own("/.well-known/jwks.json"), true),
+                ("auth0", own("/.well-known/jwks.json"), false),
+                ("keycloak", own("/protocol/openid-connect/certs"), false),
+                ("entra", None, false),
+                ("cognito", own("/.well-known/jwks.json"), true),
+                ("zitadel", None, false),
+                ("supabase", own("/.well-known/jwks.json"), false),
+                (
+                    "firebase",
+                    google("service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"),
+                    false
+                ),
+                ("okta", None, false),
+                ("google", google("oauth2/v3/certs"), false),
+                ("oidc", None, false),
+            ]
+        );
+        for preset in Preset::ALL {
+            assert_eq!(preset.as_str().parse(), Ok(preset));
+            assert_eq!(serde_json::to_value(preset).unwrap(), preset.as_str());
+        }
+        assert_eq!("Clerk".parse::<Preset>(), Err(UnknownPreset));
+    }
+
+    #[test]
+    fn algorithm_names_are_those_of_the_registry() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
+            assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.as_str());
+        }
+    }
+}

@@ -463,3 +463,6 @@ fn read_pem(block: &[u8]) -> Result<Key, KeySetError> {
         decoding,
     })
 }
+
+#[cfg(test)]
+mod tests;

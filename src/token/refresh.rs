@@ -350,4 +350,4 @@ impl Failures {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

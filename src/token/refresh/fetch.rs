@@ -163,15 +163,25 @@ async fn discover(client: &HttpsClient, issuer: &Issuer) -> Result<Uri, FetchErr
     let name = issuer.as_str();
     // OpenID Connect Discovery 1.0 §4.1: a final slash is taken off first.
     let base = name.strip_suffix('/').unwrap_or(name);
-    let url = format!("{base}/.well-known/openid-configuration")
+    let url = name
         .parse()
         .ok()
-        .filter(|url: &Uri| url.authority().is_some() && url.query().is_none())
+        .filter(|name: &Uri| matches!(name.scheme_str(), Some("https" | "http")))
+        .filter(|name| name.query().is_none())
+        .and_then(|_| {
+            format!("{base}/.well-known/openid-configuration")
+                .parse()
+                .ok()
+        })
         .ok_or_else(|| FetchError::IssuerUrl(name.to_owned()))?;
-    let document = json::object(&get(client, &url).await?)?;
+    read_discovery(&get(client, &url).await?, name, &url)
+}
+
+fn read_discovery(document: &[u8], issuer: &str, url: &Uri) -> Result<Uri, FetchError> {
+    let document = json::object(document)?;
     // §4.3: else one host could hand out the keys of another issuer.
-    if document.get("issuer").and_then(Value::as_str) != Some(name) {
-        return Err(FetchError::OtherIssuer(name.to_owned()));
+    if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
+        return Err(FetchError::OtherIssuer(issuer.to_owned()));
     }
     document
         .get("jwks_uri")
@@ -231,7 +241,11 @@ async fn read_body(body: Incoming, url: Uri) -> Result<Bytes, FetchError> {
 
 /// The target of a redirect, if it is an absolute path, or a URL of the same scheme, host and port.
 fn same_origin(from: &Uri, target: &str) -> Option<Uri> {
-    let target: Uri = target.parse().ok()?;
+    // RFC 3986 §4.2: `//host/path` names another host, and `Uri` takes it for a path.
+    let target: Uri = Some(target)
+        .filter(|target| !target.starts_with("//"))?
+        .parse()
+        .ok()?;
     let same = match (target.scheme(), target.authority()) {
         (None, None) => true,
         (scheme, authority) => scheme == from.scheme() && authority == from.authority(),
