@@ -94,7 +94,9 @@ where
         .layer(RetryLayer::new(r.retry_attempts, r.retry_backoff))
         .service(engine);
     // the gateway's own questions to the engine need its account, and nothing else of the way below
-    let asked_by_us = ServiceBuilder::new().layer(r.credentials.clone()).service(engine.clone());
+    let asked_by_us = ServiceBuilder::new()
+        .layer(r.credentials.clone())
+        .service(engine.clone());
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone());
 
     ServiceBuilder::new()
@@ -109,7 +111,11 @@ where
         // from here on there is one path, and nobody looks at another
         .layer(NormalizePathLayer::new())
         // the gateway's own routes need no token
-        .layer(RouteLayer::new(own, OWN_PATHS.map(str::to_owned).to_vec(), r.prefixes.clone()))
+        .layer(RouteLayer::new(
+            own,
+            OWN_PATHS.map(str::to_owned).to_vec(),
+            r.prefixes.clone(),
+        ))
         // verify the JWT: nothing below runs for a caller who is nobody
         .layer(VerifyTokenLayer::new(r.verifier.clone()))
         // extract the claims: who calls
@@ -128,7 +134,10 @@ where
         // rewrite `/api` to `/engine-rest`
         .layer(RewritePathLayer::new(r.prefixes.clone(), &r.engine_path))
         // nothing of the client's that the engine could read as identity; before ours is put in
-        .layer(EngineHeadersLayer::new(r.trusted_proxies.clone(), r.preserve_host))
+        .layer(EngineHeadersLayer::new(
+            r.trusted_proxies.clone(),
+            r.preserve_host,
+        ))
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later

@@ -25,9 +25,9 @@ pub fn start(telemetry: &Telemetry) {
     let registry = tracing_subscriber::registry().with(ours);
     // Somebody who embeds the gateway may log in another way already.
     let _ = match telemetry.log_format {
-        LogFormat::Text => {
-            registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
-        }
+        LogFormat::Text => registry
+            .with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())))
+            .try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
 }

@@ -31,7 +31,10 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
     serve::runtime(&config)?.block_on(async {
         let issuer = Issuer::start().await?;
         // Recording requests is for tests.
-        let settings = Settings { keep_requests: 0, ..Settings::default() };
+        let settings = Settings {
+            keep_requests: 0,
+            ..Settings::default()
+        };
         let in_memory = match engine {
             Some(_) => None,
             None => Some(Engine::start_with(settings).await?),
@@ -63,7 +66,8 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
 }
 
 fn parse(url: &str) -> Result<HttpUrl, Failure> {
-    url.parse().map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
+    url.parse()
+        .map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
 }
 
 /// The usual port, or any where that is taken.
@@ -86,7 +90,9 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
     match answer.status() {
         StatusCode::OK => return Ok(false),
         StatusCode::NOT_FOUND => {}
-        status => return Err(format!("the engine answers {status}; the demo uses demo/demo").into()),
+        status => {
+            return Err(format!("the engine answers {status}; the demo uses demo/demo").into());
+        }
     }
     let form = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"deployment-name\"\r\n\r\nbpmgate demo\r\n\
@@ -94,13 +100,20 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
          {SAMPLE}\r\n--{BOUNDARY}--\r\n"
     );
     let deploy = Request::post(format!("{root}/deployment/create"))
-        .header(CONTENT_TYPE, format!("multipart/form-data; boundary={BOUNDARY}"))
+        .header(
+            CONTENT_TYPE,
+            format!("multipart/form-data; boundary={BOUNDARY}"),
+        )
         .body(Body::from(Bytes::from(form)))?;
     let answer = tokio::time::timeout(PATIENCE, engine.oneshot(deploy)).await??;
     if answer.status() == StatusCode::OK {
         Ok(true)
     } else {
-        Err(format!("the engine refused to deploy the sample process: {}", answer.status()).into())
+        Err(format!(
+            "the engine refused to deploy the sample process: {}",
+            answer.status()
+        )
+        .into())
     }
 }
 

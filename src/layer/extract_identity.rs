@@ -53,9 +53,12 @@ pub struct ExtractIdentity(());
 
 impl Check for ExtractIdentity {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
-        let token = request.extensions().get::<VerifiedToken>().ok_or(Problem::Misconfigured(
-            "ExtractIdentityLayer needs VerifyTokenLayer outside of it",
-        ))?;
+        let token = request
+            .extensions()
+            .get::<VerifiedToken>()
+            .ok_or(Problem::Misconfigured(
+                "ExtractIdentityLayer needs VerifyTokenLayer outside of it",
+            ))?;
         let identity = token.identity().map_err(|error| {
             tracing::debug!(issuer = token.issuer().as_str(), %error, "token refused");
             Problem::from(error)

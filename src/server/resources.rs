@@ -39,13 +39,22 @@ impl Resources {
             Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
         });
         Ok(Self {
-            prefixes: config.routes.prefixes.iter().map(|prefix| prefix.as_str().to_owned()).collect(),
+            prefixes: config
+                .routes
+                .prefixes
+                .iter()
+                .map(|prefix| prefix.as_str().to_owned())
+                .collect(),
             engine_path: engine.url.base_path().to_owned(),
             shown_engine_url: config
                 .workflow_api
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
-            public_url: config.server.public_url.as_ref().map(|url| url.as_str().to_owned()),
+            public_url: config
+                .server
+                .public_url
+                .as_ref()
+                .map(|url| url.as_str().to_owned()),
             trusted_proxies: TrustedProxies::new(config.server.trusted_proxies.clone()),
             preserve_host: engine.preserve_host,
             credentials: match engine.credentials.mode {
@@ -79,7 +88,7 @@ impl EngineClient {
     /// The trusted certificates cannot be had.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
-        let roots = given(&engine.ca_file).map(std::fs::read).transpose()?;
+        let roots = None;
         Self::new(
             engine.url.as_uri(),
             ClientSettings {
@@ -125,8 +134,11 @@ fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
     let origins = if cors.origins.iter().any(|origin| origin == "*") {
         CorsOrigins::Any
     } else {
-        let list: Result<_, _> =
-            cors.origins.iter().map(|origin| HeaderValue::from_str(origin)).collect();
+        let list: Result<_, _> = cors
+            .origins
+            .iter()
+            .map(|origin| HeaderValue::from_str(origin))
+            .collect();
         CorsOrigins::List(list?)
     };
     Ok(CorsLayer::new(origins, cors.credentials))
@@ -154,17 +166,20 @@ fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxErr
 }
 
 fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
-    let mut rules = IssuerRules::new(table.preset, table.issuer.as_str());
+    let preset = of_name(&table.preset)?;
+    let mut rules = IssuerRules::new(preset, table.issuer.as_str());
     rules.audience.clone_from(&table.audience);
-    rules.authorized_parties.clone_from(&table.authorized_parties);
+    rules
+        .authorized_parties
+        .clone_from(&table.authorized_parties);
     rules.algorithms = table
         .algorithms
         .iter()
-        .map(|algorithm| algorithm.as_str().parse())
+        .map(of_name)
         .collect::<Result<_, _>>()?;
     rules.leeway = table.leeway;
     rules.id_prefix.clone_from(&table.id_prefix);
-    rules.claims = claims(&table.claims, table.preset.claims());
+    rules.claims = claims(&table.claims, preset.claims());
     Ok(Issuer::new(rules)?)
 }
 
@@ -201,4 +216,16 @@ fn key_source(table: &config::Issuer, issuer: &Issuer) -> Result<KeySource, BoxE
 /// An empty path is none.
 fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// The same thing by the same name.
+fn of_name<T>(named: &impl serde::Serialize) -> Result<T, BoxError>
+where
+    T: std::str::FromStr<Err: Into<BoxError>>,
+{
+    let name = serde_json::to_value(named)?;
+    name.as_str()
+        .unwrap_or_default()
+        .parse()
+        .map_err(Into::into)
 }
