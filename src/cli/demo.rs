@@ -50,7 +50,7 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
             preset: Preset::Oidc,
             issuer: parse(&issuer.url())?,
             jwks_url: Some(parse(&issuer.jwks_url())?),
-            audience: vec![AUDIENCE.to_owned()],
+            audience: vec![banner::AUDIENCE.to_owned()],
             ..config::Issuer::default()
         }];
         config.server.listen = free_port().await;
@@ -120,5 +120,3 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
 const USUAL_PORT: u16 = 8000;
 const BOUNDARY: &str = "bpmgate-demo-5f1d";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Of the tokens of the demo's issuer.
-const AUDIENCE: &str = "bpmgate-demo";

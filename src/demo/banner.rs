@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
+
 use super::issuer::Issuer;
 
 /// A person whom the demo's issuer speaks for.
@@ -19,9 +21,17 @@ impl Person {
     /// A token for this person, good for an hour.
     #[must_use]
     pub fn token(self, issuer: &Issuer) -> String {
-        issuer.token_for(self.subject, self.email, self.name)
+        issuer.token(&json!({
+            "sub": self.subject,
+            "email": self.email,
+            "name": self.name,
+            "aud": AUDIENCE,
+        }))
     }
 }
+
+/// The `aud` of the tokens.
+pub const AUDIENCE: &str = "bpmgate-demo";
 
 /// Who asks.
 pub const ALICE: Person = Person {

@@ -50,25 +50,28 @@ pub enum CorsOrigins {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct CorsLayer(cors::CorsLayer);
+pub struct CorsLayer {
+    cors: cors::CorsLayer,
+    allows_none: bool,
+}
 
 impl CorsLayer {
-    /// `credentials` lets a browser send cookies and read the answer to such a request.
+    /// Without any origin no answer is changed, and preflights get no permission. `credentials` lets a browser send cookies and read the answer to such a request.
     #[must_use]
     pub fn new(origins: CorsOrigins, credentials: bool) -> Self {
+        let allows_none = matches!(&origins, CorsOrigins::List(list) if list.is_empty());
         let origins = match origins {
             CorsOrigins::List(list) => AllowOrigin::list(list),
             CorsOrigins::Any => AllowOrigin::mirror_request(),
         };
-        Self(
-            cors::CorsLayer::new()
-                .allow_origin(origins)
-                .allow_credentials(credentials)
-                .allow_methods(AllowMethods::mirror_request())
-                .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers(EXPOSED)
-                .max_age(Duration::from_secs(600)),
-        )
+        let cors = cors::CorsLayer::new()
+            .allow_origin(origins)
+            .allow_credentials(credentials)
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers(EXPOSED)
+            .max_age(Duration::from_secs(600));
+        Self { cors, allows_none }
     }
 }
 
@@ -77,8 +80,9 @@ impl<S: Clone> Layer<S> for CorsLayer {
 
     fn layer(&self, inner: S) -> Cors<S> {
         Cors {
-            cors: self.0.layer(inner.clone()),
+            cors: self.cors.layer(inner.clone()),
             inner,
+            allows_none: self.allows_none,
         }
     }
 }
@@ -88,6 +92,7 @@ impl<S: Clone> Layer<S> for CorsLayer {
 pub struct Cors<S> {
     cors: cors::Cors<S>,
     inner: S,
+    allows_none: bool,
 }
 
 impl<S, B, R> Service<Request<B>> for Cors<S>
@@ -110,8 +115,10 @@ where
         let headers = request.headers();
         let preflight =
             headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        // tower-http would answer every OPTIONS as a preflight.
-        if request.method() == Method::OPTIONS && !preflight {
+        // tower-http would answer every OPTIONS as a preflight. Without a frontend elsewhere, answers
+        // stay as they are.
+        let ordinary = request.method() == Method::OPTIONS || self.allows_none;
+        if ordinary && !preflight {
             CorsFuture {
                 state: CorsState::Plain {
                     future: self.inner.call(request),
@@ -235,6 +242,21 @@ mod tests {
         ] {
             assert_eq!(ask(app(), Method::OPTIONS, headers).await.body(), "OPTIONS");
         }
+    }
+
+    #[tokio::test]
+    async fn without_origins_answers_stay_as_they_are() {
+        let none = || CorsOrigins::List(Vec::new());
+        let answer = ask(none(), Method::GET, &[("origin", APP)]).await;
+        assert!(answer.headers().is_empty());
+        let preflight = [("origin", APP), ("access-control-request-method", "POST")];
+        let refused = ask(none(), Method::OPTIONS, &preflight).await;
+        assert_eq!(refused.body(), "");
+        assert!(
+            !refused
+                .headers()
+                .contains_key("access-control-allow-origin")
+        );
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok};
+use tower::Layer as _;
 use tower::ServiceExt as _;
 use tower_test::mock;
 
