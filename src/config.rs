@@ -174,7 +174,7 @@ impl Default for Limits {
             header_bytes: ByteSize::from_kib(64),
             headers: 128,
             header_read_timeout: Duration::from_secs(10),
-            body_idle_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_mins(1),
             idle_connection: Duration::from_secs(75),
             request_body: ByteSize::from_mib(1024),
             rewritten_body: ByteSize::from_mib(16),
@@ -295,7 +295,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(30),
-            idle_connection: Duration::from_secs(60),
+            idle_connection: Duration::from_mins(1),
         }
     }
 }
@@ -348,7 +348,7 @@ impl Default for Routes {
 #[serde(default, deny_unknown_fields)]
 #[schemars(transform = issuer_is_required)]
 pub struct Issuer {
-    /// The product behind the issuer: it knows where the keys are and which claims mean what. `oidc` fits any OpenID provider.
+    /// The product behind the issuer: it knows where the keys are and which claims mean what. `oidc` fits any other.
     pub preset: Preset,
     /// The exact `iss` of the tokens, compared byte by byte. Required.
     pub issuer: HttpUrl,
@@ -644,7 +644,7 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub extends: Option<String>,
-    /// Operation ids or groups of the engine's OpenAPI document that are allowed as well.
+    /// Operation ids or groups of the engine's API that are allowed as well.
     pub allow: Vec<String>,
     /// Operation ids or groups that are refused, whatever allows them.
     pub deny: Vec<String>,
@@ -749,10 +749,9 @@ const UNSET_ISSUER: &str = "https://issuer.invalid";
 
 /// The stand-in of [`Issuer::default`] is no default for users.
 fn issuer_is_required(schema: &mut Schema) {
-    if let Some(issuer) = schema.pointer_mut("/properties/issuer") {
-        if let Some(issuer) = issuer.as_object_mut() {
-            issuer.remove("default");
-        }
+    let issuer = schema.pointer_mut("/properties/issuer");
+    if let Some(issuer) = issuer.and_then(Value::as_object_mut) {
+        issuer.remove("default");
     }
     schema.insert("required".to_owned(), serde_json::json!(["issuer"]));
 }

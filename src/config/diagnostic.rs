@@ -356,7 +356,6 @@ impl Finding {
 }
 
 /// The file's text, and what of it must not be seen.
-#[derive(Debug)]
 pub(super) struct Source<'a> {
     path: &'a str,
     text: &'a str,
@@ -402,10 +401,10 @@ impl<'a> Source<'a> {
     pub(super) fn read(path: &'a str, text: &'a str, root: &Node, unknown: &[Finding]) -> Self {
         let mut masked = user_information(text);
         root.walk("", &mut |key, node| {
-            if let Origin::File { value, .. } = &node.origin {
-                if is_secret(key) {
-                    masked.push(value.clone());
-                }
+            if let Origin::File { value, .. } = &node.origin
+                && may_hold_secret(key, node)
+            {
+                masked.push(value.clone());
             }
         });
         for finding in unknown
@@ -553,6 +552,15 @@ fn nearest_origin(root: &Node, key: &str) -> Option<Origin> {
 pub(super) fn is_secret(key: &str) -> bool {
     key == "engine.credentials.password"
         || (key.starts_with("issuers.") && key.ends_with(".hs_secret"))
+}
+
+/// Says whether a text at this key may hold a secret nevertheless, such as `"demo:demo"` where `[engine.credentials]` belongs.
+pub(super) fn may_hold_secret(key: &str, node: &Node) -> bool {
+    let is_table_with_secret = ["engine", "engine.credentials", "issuers"].contains(&key)
+        || key
+            .strip_prefix("issuers.")
+            .is_some_and(|index| !index.contains('.'));
+    is_secret(key) || (is_table_with_secret && node.as_text().is_some())
 }
 
 /// The environment variable that sets a key.
