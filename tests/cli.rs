@@ -1,7 +1,7 @@
 //! The command line as a user has it: arguments and environment in, standard output, standard error and exit code out. No sockets.
 
 #![cfg(feature = "cli")]
-#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "what fails in a set-up fails the test")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -15,8 +15,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use toml::de::DeValue;
 
-use super::diagnostic::{Finding, What, may_hold_secret, shown};
+use super::diagnostic::{Finding, What, nearest, shown};
 use super::secret::MASK;
+use super::source::may_hold_secret;
 use super::tree::{Node, Value, join};
 
 /// Reads a tree. What is wrong with it is in the findings, and left out of the value.
@@ -433,7 +434,7 @@ impl serde::de::Error for Fault {
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
         let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-        let nearest = super::diagnostic::nearest(variant, known.iter().copied());
+        let nearest = nearest(variant, known.iter().copied());
         Self::Expected {
             found: shown(variant),
             expected: format!("one of {}", names.join(", ")),

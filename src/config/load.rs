@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 
 use super::deserialize::deserialize;
 use super::diagnostic::{
-    ConfigError, Finding, Severity, Source, VARIABLE_PREFIX, Warning, sorted, variable,
+    ConfigError, Finding, Severity, VARIABLE_PREFIX, Warning, sorted, variable,
 };
+use super::source::Source;
 use super::tree::{Misplaced, Node, Origin, Segment, Value, join};
 use super::{Config, not_yet, rules};
 

@@ -8,8 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::variable;
 use super::not_yet::{NOT_YET, NotYet};
+use super::schema::{keys, resolve};
 use super::tree::join;
-use super::{Config, Issuer, Preset, keys, load, resolve};
+use super::{Config, Issuer, Preset, load};
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");

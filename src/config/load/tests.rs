@@ -1005,7 +1005,7 @@ fn secrets_are_read_from_files() {
     assert_eq!(password(b"hunter2\n").unwrap(), "hunter2");
     assert_eq!(password(b"hunter2\r\n").unwrap(), "hunter2");
     assert_eq!(password(b" hunter2 ").unwrap(), " hunter2 ");
-    assert_eq!(password(&[b'x'; 64 * 1024]).unwrap().len(), 64 * 1024);
+    assert_eq!(password(&vec![b'x'; 64 * 1024]).unwrap().len(), 64 * 1024);
     for (text, why) in [
         (&b""[..], "expected a file that is not empty"),
         (b"\n", "expected a file that is not empty"),
@@ -1018,7 +1018,7 @@ fn secrets_are_read_from_files() {
             "expected a file that can be read: stream did not contain valid UTF-8",
         ),
         (
-            &[b'x'; 64 * 1024 + 1],
+            &vec![b'x'; 64 * 1024 + 1],
             "expected a file that can be read: it is larger than 65536 bytes",
         ),
     ] {
@@ -1257,4 +1257,26 @@ fn no_secret_shows_in_what_was_loaded() {
     ] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+}
+
+/// Spans that leave the line, or cut a character, would panic in the renderer.
+#[test]
+fn any_damage_to_a_file_is_answered_with_a_message() {
+    let example = include_str!("../../../config.toml.example")
+        .replace("mode = \"basic\" ", "mode = \"bäsic\"");
+    let mut refused = 0;
+    for (index, character) in example.char_indices().step_by(11) {
+        let (before, rest) = example.split_at(index);
+        let (_, after) = rest.split_at(character.len_utf8());
+        for damaged in ["", "\"", "é", "\r\n", "=", "]"] {
+            if let Err(error) = parse("config.toml", &format!("{before}{damaged}{after}"), []) {
+                assert!(error.to_string().contains("error: "));
+                refused += 1;
+            }
+        }
+        if let Err(error) = parse("config.toml", before, []) {
+            assert!(error.to_string().contains("error: "));
+        }
+    }
+    assert!(refused > 1000, "{refused}");
 }
