@@ -19,9 +19,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 mod deserialize;
 mod diagnostic;
@@ -31,7 +30,9 @@ mod prefix;
 #[cfg(test)]
 mod reference;
 mod rules;
+mod schema;
 mod secret;
+mod source;
 mod tree;
 mod units;
 mod url;
@@ -174,7 +175,7 @@ impl Default for Limits {
             header_bytes: ByteSize::from_kib(64),
             headers: 128,
             header_read_timeout: Duration::from_secs(10),
-            body_idle_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_mins(1),
             idle_connection: Duration::from_secs(75),
             request_body: ByteSize::from_mib(1024),
             rewritten_body: ByteSize::from_mib(16),
@@ -295,7 +296,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(30),
-            idle_connection: Duration::from_secs(60),
+            idle_connection: Duration::from_mins(1),
         }
     }
 }
@@ -346,9 +347,9 @@ impl Default for Routes {
 /// `[[issuers]]`: who may sign tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(transform = issuer_is_required)]
+#[schemars(transform = schema::issuer_is_required)]
 pub struct Issuer {
-    /// The product behind the issuer: it knows where the keys are and which claims mean what. `oidc` fits any OpenID provider.
+    /// The product behind the issuer: it knows where the keys are and which claims mean what. `oidc` fits any other.
     pub preset: Preset,
     /// The exact `iss` of the tokens, compared byte by byte. Required.
     pub issuer: HttpUrl,
@@ -644,7 +645,7 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub extends: Option<String>,
-    /// Operation ids or groups of the engine's OpenAPI document that are allowed as well.
+    /// Operation ids or groups of the engine's API that are allowed as well.
     pub allow: Vec<String>,
     /// Operation ids or groups that are refused, whatever allows them.
     pub deny: Vec<String>,
@@ -746,55 +747,3 @@ pub enum LogLevel {
 
 /// Cannot exist (RFC 2606 §2), so an issuer that nobody named signs nothing.
 const UNSET_ISSUER: &str = "https://issuer.invalid";
-
-/// The stand-in of [`Issuer::default`] is no default for users.
-fn issuer_is_required(schema: &mut Schema) {
-    if let Some(issuer) = schema.pointer_mut("/properties/issuer") {
-        if let Some(issuer) = issuer.as_object_mut() {
-            issuer.remove("default");
-        }
-    }
-    schema.insert("required".to_owned(), serde_json::json!(["issuer"]));
-}
-
-/// Every key of the configuration, such as `engine.url`; `0` stands for the place in a list of tables, `NAME` for a name of the user's.
-pub(crate) fn keys() -> Vec<String> {
-    let schema = Config::json_schema().to_value();
-    let mut keys = Vec::new();
-    add_keys(&mut keys, "", &schema, &schema);
-    keys
-}
-
-fn add_keys(keys: &mut Vec<String>, key: &str, schema: &Value, root: &Value) {
-    let inside = |name: &str| {
-        let schema = resolve(schema.get(name)?, root);
-        schema.get("properties").map(|_| schema)
-    };
-    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        for (name, property) in properties {
-            add_keys(keys, &tree::join(key, name), resolve(property, root), root);
-        }
-    } else if let Some(elements) = inside("items") {
-        add_keys(keys, &tree::join(key, "0"), elements, root);
-    } else if let Some(values) = inside("additionalProperties") {
-        add_keys(keys, &tree::join(key, "NAME"), values, root);
-    } else {
-        keys.push(key.to_owned());
-    }
-}
-
-/// Follows a `$ref` of the schema.
-fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    let reference = schema.get("$ref").and_then(Value::as_str);
-    reference
-        .and_then(|reference| root.pointer(reference.trim_start_matches('#')))
-        .unwrap_or(schema)
-}
-
-impl Config {
-    /// Returns the JSON Schema (draft 2020-12) of the configuration.
-    #[must_use]
-    pub fn json_schema() -> Schema {
-        schemars::schema_for!(Config)
-    }
-}

@@ -14,6 +14,7 @@ use crate::server::{Connections, Limits, Server, stop_signal};
 use crate::telemetry;
 
 /// Runs the gateway.
+#[expect(clippy::needless_pass_by_value, reason = "the gateway keeps it")]
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
     telemetry::start(&loaded.config.telemetry);

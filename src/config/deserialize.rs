@@ -15,8 +15,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use toml::de::DeValue;
 
-use super::diagnostic::{Finding, What, is_secret, shown};
+use super::diagnostic::{Finding, What, nearest, shown};
 use super::secret::MASK;
+use super::source::may_hold_secret;
 use super::tree::{Node, Value, join};
 
 /// Reads a tree. What is wrong with it is in the findings, and left out of the value.
@@ -97,7 +98,7 @@ impl<'a> Reader<'a> {
         let entries = table.iter().filter(|(_, node)| !node.rejected.get());
         visitor.visit_map(Entries {
             reader: self,
-            entries,
+            rest: entries,
             value: None,
         })
     }
@@ -214,7 +215,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
 struct Entries<'r, 'a, I> {
     reader: &'r Reader<'a>,
-    entries: I,
+    rest: I,
     value: Option<(&'a str, &'a Node)>,
 }
 
@@ -225,7 +226,7 @@ impl<'de, 'a, I: Iterator<Item = (&'a String, &'a Node)>> MapAccess<'de> for Ent
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        let Some((name, node)) = self.entries.next() else {
+        let Some((name, node)) = self.rest.next() else {
             return Ok(None);
         };
         self.value = Some((name, node));
@@ -303,7 +304,7 @@ impl Node {
             .map(str::trim)
             .filter(|element| !element.is_empty());
         Ok(elements
-            .map(|element| Self::new(self.origin.clone(), Value::Raw(element.to_owned())))
+            .map(|element| Self::new(self.origin.clone(), Value::Raw(element.to_owned().into())))
             .collect())
     }
 }
@@ -331,7 +332,18 @@ impl Fault {
             Unexpected::Other(text) => text.to_owned(),
             Unexpected::Seq => "a list".to_owned(),
             Unexpected::Map => "a table".to_owned(),
-            other => other.to_string(),
+            Unexpected::Unsigned(_)
+            | Unexpected::Float(_)
+            | Unexpected::Char(_)
+            | Unexpected::Bytes(_)
+            | Unexpected::Unit
+            | Unexpected::Option
+            | Unexpected::NewtypeStruct
+            | Unexpected::Enum
+            | Unexpected::UnitVariant
+            | Unexpected::NewtypeVariant
+            | Unexpected::TupleVariant
+            | Unexpected::StructVariant => found.to_string(),
         };
         Self::Expected {
             found,
@@ -348,11 +360,14 @@ impl Fault {
                 expected,
                 hint,
             } => {
-                let found = if is_secret(key) {
+                let found = if may_hold_secret(key, node) {
                     MASK.to_owned()
                 } else {
                     found
                 };
+                let is_list_header = expected == "a list" && matches!(node.value, Value::Table(_));
+                let hint = hint
+                    .or_else(|| is_list_header.then(|| format!("write the header as `[[{key}]]`")));
                 (What::Expected { found, expected }, hint)
             }
             Self::Missing(field) => {
@@ -419,7 +434,7 @@ impl serde::de::Error for Fault {
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
         let names: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
-        let nearest = super::diagnostic::nearest(variant, known.iter().copied());
+        let nearest = nearest(variant, known.iter().copied());
         Self::Expected {
             found: shown(variant),
             expected: format!("one of {}", names.join(", ")),

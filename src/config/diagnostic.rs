@@ -1,8 +1,7 @@
 //! What an operator reads when the configuration is wrong: file, line, key, what is wrong, what would be right.
 //!
 //! One block per problem, in the manner of rustc, all problems at once. What comes from the environment names the variable instead of a line.
-//! No block shows a secret: the values of secret keys and of unknown keys (which may be secrets misspelt) are masked in the quoted
-//! line, and so are user and password in a URL.
+//! No block shows a secret (see [`super::source`]).
 //!
 //! ```
 //! # use bpmgate::config::load;
@@ -12,11 +11,12 @@
 //! ```
 
 use std::fmt;
-use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Group, Level, Renderer};
 
+use super::schema::keys;
 use super::secret::MASK;
+use super::source::{Excerpt, Source, is_secret, user_information};
 use super::tree::{Node, Origin, join};
 
 /// Why a configuration cannot be used: every problem that was found, and the warnings beside them.
@@ -82,16 +82,6 @@ pub enum Severity {
 enum Place {
     File(Excerpt),
     Environment(String),
-}
-
-/// The line in question, with what must not be seen taken out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Excerpt {
-    path: String,
-    line_number: usize,
-    line: String,
-    marked: Range<usize>,
-    label: Option<String>,
 }
 
 impl Diagnostic {
@@ -162,9 +152,9 @@ impl Diagnostic {
 
     fn order(&self) -> (usize, usize, usize, &str) {
         match &self.place {
-            None => (0, 0, 0, ""),
             Some(Place::File(excerpt)) => (1, excerpt.line_number, excerpt.marked.start, ""),
             Some(Place::Environment(name)) => (2, 0, 0, name),
+            None => (3, 0, 0, ""),
         }
     }
 }
@@ -172,18 +162,6 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
-    }
-}
-
-impl Excerpt {
-    fn snippet(&self) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
-        let marked = AnnotationKind::Primary
-            .span(self.marked.clone())
-            .label(self.label.as_deref());
-        Snippet::source(self.line.as_str())
-            .line_start(self.line_number)
-            .path(self.path.as_str())
-            .annotation(marked)
     }
 }
 
@@ -355,175 +333,6 @@ impl Finding {
     }
 }
 
-/// The file's text, and what of it must not be seen.
-#[derive(Debug)]
-pub(super) struct Source<'a> {
-    path: &'a str,
-    text: &'a str,
-    masked: Vec<Range<usize>>,
-}
-
-impl<'a> Source<'a> {
-    /// A file that is no TOML: where its secrets are can only be guessed from the words of a line.
-    pub(super) fn unreadable(path: &'a str, text: &'a str) -> Self {
-        let mut source = Self {
-            path,
-            text,
-            masked: user_information(text),
-        };
-        let mut start = 0;
-        let mut open: Option<&str> = None;
-        for line in text.split_inclusive('\n') {
-            let end = start + line.len();
-            let value = match open {
-                Some(_) => Some(0),
-                None => line
-                    .find('=')
-                    .filter(|_| sounds_secret(line))
-                    .map(|equals| equals + 1),
-            };
-            if let Some(value) = value {
-                let text = line.get(value..).unwrap_or_default();
-                let masked = start + value..start + line.trim_end().len();
-                source.masked.push(masked);
-                open = match open {
-                    Some(quotes) => Some(quotes).filter(|quotes| !text.contains(quotes)),
-                    None => ["\"\"\"", "'''"]
-                        .into_iter()
-                        .find(|quotes| text.matches(quotes).count() == 1),
-                };
-            }
-            start = end;
-        }
-        source
-    }
-
-    /// A file that was read: secrets are where the tree has them. A key that was rejected as unknown may be a secret misspelt.
-    pub(super) fn read(path: &'a str, text: &'a str, root: &Node, unknown: &[Finding]) -> Self {
-        let mut masked = user_information(text);
-        root.walk("", &mut |key, node| {
-            if let Origin::File { value, .. } = &node.origin {
-                if is_secret(key) {
-                    masked.push(value.clone());
-                }
-            }
-        });
-        for finding in unknown
-            .iter()
-            .filter(|finding| matches!(finding.what, What::Unknown))
-        {
-            if let Some(Origin::File { key, value }) = &finding.origin {
-                // The value of a `[table]` is its header, which the key is part of.
-                if value.start >= key.end {
-                    masked.push(value.clone());
-                }
-            }
-        }
-        Self { path, text, masked }
-    }
-
-    /// Names the line where a span begins: `config.toml:14`.
-    pub(super) fn place(&self, span: &Range<usize>) -> String {
-        format!("{}:{}", self.path, self.line_number(span.start))
-    }
-
-    fn line_number(&self, position: usize) -> usize {
-        1 + self
-            .text
-            .get(..position)
-            .unwrap_or_default()
-            .matches('\n')
-            .count()
-    }
-
-    /// Cuts out the line where a span begins.
-    fn excerpt(&self, span: Range<usize>, label: Option<String>) -> Excerpt {
-        let start = self
-            .text
-            .get(..span.start)
-            .and_then(|before| before.rfind('\n'))
-            .map_or(0, |newline| newline + 1);
-        let rest = self.text.get(start..).unwrap_or_default();
-        let end = start + rest.lines().next().unwrap_or_default().len();
-        let mut cut = Cut {
-            text: self.text,
-            line: String::new(),
-            position: start,
-            span: &span,
-            marked: None,
-        };
-        let mut masked: Vec<_> = self
-            .masked
-            .iter()
-            .filter(|masked| masked.start < end && masked.end > start)
-            .collect();
-        masked.sort_by_key(|masked| masked.start);
-        for masked in masked {
-            cut.copy_until(masked.start.min(end));
-            cut.replace_until(masked.end.min(end));
-        }
-        cut.copy_until(end);
-        let marked = cut.marked();
-        let line_number = self.line_number(start);
-        Excerpt {
-            path: self.path.to_owned(),
-            line_number,
-            line: cut.line,
-            marked,
-            label,
-        }
-    }
-}
-
-/// A line being copied with its masked parts replaced, and where the marked span comes to lie in it.
-struct Cut<'a> {
-    text: &'a str,
-    line: String,
-    position: usize,
-    span: &'a Range<usize>,
-    marked: Option<Range<usize>>,
-}
-
-impl Cut<'_> {
-    fn copy_until(&mut self, end: usize) {
-        let piece = self.position..end.max(self.position);
-        let offset = self.line.len();
-        self.line
-            .push_str(self.text.get(piece.clone()).unwrap_or_default());
-        let from = self.span.start.max(piece.start);
-        let to = self.span.end.min(piece.end);
-        if from <= to && (from < piece.end || piece.is_empty()) {
-            self.mark(offset + (from - piece.start)..offset + (to - piece.start));
-        }
-        self.position = piece.end;
-    }
-
-    fn replace_until(&mut self, end: usize) {
-        let piece = self.position..end.max(self.position);
-        let offset = self.line.len();
-        if !piece.is_empty() {
-            self.line.push_str(MASK);
-        }
-        if self.span.start < piece.end && self.span.end > piece.start {
-            self.mark(offset..self.line.len());
-        }
-        self.position = piece.end;
-    }
-
-    fn mark(&mut self, range: Range<usize>) {
-        self.marked = Some(match self.marked.take() {
-            Some(marked) => marked.start..range.end.max(marked.end),
-            None => range,
-        });
-    }
-
-    fn marked(&self) -> Range<usize> {
-        self.marked
-            .clone()
-            .unwrap_or(self.line.len()..self.line.len())
-    }
-}
-
 /// Writes a table's key as its header: `issuers.0` is `[[issuers]]`.
 fn header(table: &str) -> String {
     match table.rsplit_once('.') {
@@ -547,12 +356,6 @@ fn nearest_origin(root: &Node, key: &str) -> Option<Origin> {
         }
         key = key.rsplit_once('.')?.0;
     }
-}
-
-/// Says whether the value of a key is never shown.
-pub(super) fn is_secret(key: &str) -> bool {
-    key == "engine.credentials.password"
-        || (key.starts_with("issuers.") && key.ends_with(".hs_secret"))
 }
 
 /// The environment variable that sets a key.
@@ -599,30 +402,9 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
 
 /// Finds a key of that very name in another table.
 fn elsewhere(name: &str) -> Option<String> {
-    let keys = super::keys();
+    let keys = keys();
     keys.into_iter()
         .find(|key| key.rsplit('.').next() == Some(name))
-}
-
-/// Where user and password stand in the URLs of a text (RFC 3986 §3.2.1).
-fn user_information(text: &str) -> Vec<Range<usize>> {
-    let found = text.match_indices("://").filter_map(|(at, scheme_end)| {
-        let start = at + scheme_end.len();
-        let rest = text.get(start..)?;
-        let end = rest
-            .find(['/', '"', '\'', ',', '\n', '\r'])
-            .unwrap_or(rest.len());
-        let at_sign = rest.get(..end)?.rfind('@')?;
-        Some(start..start + at_sign)
-    });
-    found.collect()
-}
-
-fn sounds_secret(line: &str) -> bool {
-    let line = line.to_ascii_lowercase();
-    ["pass", "secret", "token", "credential", "private"]
-        .iter()
-        .any(|word| line.contains(word))
 }
 
 /// In characters; about what fits beside a message.

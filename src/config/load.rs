@@ -20,9 +20,10 @@ use zeroize::Zeroizing;
 
 use super::deserialize::deserialize;
 use super::diagnostic::{
-    ConfigError, Finding, Severity, Source, VARIABLE_PREFIX, Warning, sorted, variable,
+    ConfigError, Finding, Severity, VARIABLE_PREFIX, Warning, sorted, variable,
 };
-use super::tree::{Misplaced, Node, Origin, Segment, Table, Value, join};
+use super::source::Source;
+use super::tree::{Misplaced, Node, Origin, Segment, Value, join};
 use super::{Config, not_yet, rules};
 
 /// A configuration that can be used, and where it comes from.
@@ -143,7 +144,9 @@ pub fn parse(
     findings.extend(wrong);
     let is_set = |key: &str| root.find(key).is_some();
     let mut broken = rules::findings(&config, &is_set);
-    broken.extend(not_yet::findings(&config, &is_set));
+    let mut not_yet = not_yet::findings(&config, &is_set);
+    not_yet.retain(|finding| broken.iter().all(|broken| broken.key != finding.key));
+    broken.extend(not_yet);
     broken.retain(|finding| !is_muted(finding, &findings));
     findings.extend(broken);
 
@@ -334,7 +337,7 @@ fn put_old_variables(root: &mut Node, old: &BTreeMap<&'static str, String>) -> V
         match set {
             Some(key) => findings.push(ignored(CLERK_AUDIENCE, key)),
             None if root.find("issuers.0").is_some() => {
-                put(root, CLERK_AUDIENCE, "issuers.0.audience", audience)
+                put(root, CLERK_AUDIENCE, "issuers.0.audience", audience);
             }
             None => {}
         }
@@ -348,28 +351,27 @@ fn read_secrets(root: &mut Node) -> Vec<Finding> {
     let Value::Table(tables) = &mut root.value else {
         return findings;
     };
-    if let Some(Value::Table(engine)) = tables.get_mut("engine").map(|node| &mut node.value) {
-        if let Some(Value::Table(credentials)) =
-            engine.get_mut("credentials").map(|node| &mut node.value)
-        {
-            findings.extend(read_secret("engine.credentials", credentials, "password"));
-        }
+    if let Some(Value::Table(engine)) = tables.get_mut("engine").map(|node| &mut node.value)
+        && let Some(credentials) = engine.get_mut("credentials")
+    {
+        findings.extend(read_secret("engine.credentials", credentials, "password"));
     }
     if let Some(Value::List(issuers)) = tables.get_mut("issuers").map(|node| &mut node.value) {
         for (index, issuer) in issuers.iter_mut().enumerate() {
-            if let Value::Table(issuer) = &mut issuer.value {
-                findings.extend(read_secret(
-                    &format!("issuers.{index}"),
-                    issuer,
-                    "hs_secret",
-                ));
-            }
+            findings.extend(read_secret(
+                &format!("issuers.{index}"),
+                issuer,
+                "hs_secret",
+            ));
         }
     }
     findings
 }
 
-fn read_secret(table_key: &str, table: &mut Table, name: &str) -> Option<Finding> {
+fn read_secret(table_key: &str, node: &mut Node, name: &str) -> Option<Finding> {
+    let Value::Table(table) = &mut node.value else {
+        return None;
+    };
     let file_name = format!("{name}_file");
     let file = table
         .get(&file_name)
@@ -408,7 +410,7 @@ fn read_secret(table_key: &str, table: &mut Table, name: &str) -> Option<Finding
             }
             table.insert(
                 name.to_owned(),
-                Node::new(origin, Value::String(secret.to_owned())),
+                Node::new(origin, Value::String(secret.to_owned().into())),
             );
             None
         }
@@ -480,6 +482,10 @@ fn seconds(text: &str) -> Result<String, &'static str> {
 }
 
 /// The level names of Python's logging module.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a row of the table like those that can fail"
+)]
 fn log_level(text: &str) -> Result<String, &'static str> {
     let level = text.trim().to_ascii_lowercase();
     Ok(match level.as_str() {

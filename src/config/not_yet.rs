@@ -6,162 +6,169 @@
 use super::diagnostic::{Finding, Severity};
 use super::{Algorithm, Config, CredentialsMode, Issuer};
 
-struct NotYet {
+/// A row of the table.
+pub(super) struct NotYet {
+    /// The key; for one of an issuer's, without the place in the list.
+    pub(super) key: &'static str,
     severity: Severity,
-    /// The keys whose present values ask for what is not there.
-    asked: fn(&Config) -> Vec<String>,
-    title: &'static str,
+    asked: Asked,
+    /// Follows the key in a message.
+    pub(super) title: &'static str,
+}
+
+/// Whether the value asks for what is not there.
+enum Asked {
+    Once(fn(&Config) -> bool),
+    EachIssuer(fn(&Issuer) -> bool),
 }
 
 /// Finds the keys that were set and do nothing yet.
 pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for row in &NOT_YET {
-        for key in (row.asked)(config).into_iter().filter(|key| is_set(key)) {
-            let title = format!("`{key}` {}", row.title);
+        let keys: Vec<String> = match row.asked {
+            Asked::Once(asked) => asked(config)
+                .then(|| row.key.to_owned())
+                .into_iter()
+                .collect(),
+            Asked::EachIssuer(asked) => {
+                let issuers = config
+                    .issuers
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, issuer)| asked(issuer));
+                issuers
+                    .map(|(index, _)| row.key.replacen('.', &format!(".{index}."), 1))
+                    .collect()
+            }
+        };
+        for key in keys.into_iter().filter(|key| is_set(key)) {
+            let finding = Finding::said(&key, format!("`{key}` {}", row.title))
+                .with_label("not supported yet");
             findings.push(Finding {
                 severity: row.severity,
-                ..Finding::said(&key, title).with_label("not supported yet")
+                ..finding
             });
         }
     }
     findings
 }
 
-const NOT_YET: [NotYet; 16] = [
+pub(super) const NOT_YET: [NotYet; 16] = [
     NotYet {
+        key: "server.tls",
         severity: Severity::Error,
-        asked: |config| when(config.server.tls.is_some(), "server.tls"),
+        asked: Asked::Once(|config| config.server.tls.is_some()),
         title: "is not supported yet, and clients would be served in plain text",
     },
     NotYet {
+        key: "admin.listen",
         severity: Severity::Warning,
-        asked: |config| when(config.admin.listen.is_some(), "admin.listen"),
+        asked: Asked::Once(|config| config.admin.listen.is_some()),
         title: "does nothing yet",
     },
     NotYet {
+        key: "engine.nodes",
         severity: Severity::Error,
-        asked: |config| when(!config.engine.nodes.is_empty(), "engine.nodes"),
+        asked: Asked::Once(|config| !config.engine.nodes.is_empty()),
         title: "is not supported yet, and all requests would go to `engine.url`",
     },
     NotYet {
+        key: "engine.credentials.mode",
         severity: Severity::Error,
-        asked: |config| {
-            let mode = config.engine.credentials.mode;
-            when(
-                matches!(mode, CredentialsMode::MintedJwt | CredentialsMode::Relay),
-                "engine.credentials.mode",
-            )
-        },
+        asked: Asked::Once(|config| !is_supported_mode(config.engine.credentials.mode)),
         title: "supports `basic` and `none` so far",
     },
     NotYet {
+        key: "issuers.algorithms",
         severity: Severity::Error,
-        asked: |config| each_issuer(config, "hs_secret", |issuer| !issuer.hs_secret.is_empty()),
-        title: "is not supported yet",
-    },
-    NotYet {
-        severity: Severity::Error,
-        asked: |config| {
-            each_issuer(config, "algorithms", |issuer| {
-                !issuer.algorithms.iter().all(is_supported)
-            })
-        },
+        asked: Asked::EachIssuer(|issuer| {
+            !issuer
+                .algorithms
+                .iter()
+                .copied()
+                .all(is_supported_algorithm)
+        }),
         title: "supports RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA so far",
     },
     NotYet {
+        key: "issuers.hs_secret",
+        severity: Severity::Error,
+        asked: Asked::EachIssuer(|issuer| !issuer.hs_secret.is_empty()),
+        title: "is not supported yet",
+    },
+    NotYet {
+        key: "initiator.model_initiator",
         severity: Severity::Warning,
-        asked: |config| {
-            when(
-                config.initiator.model_initiator,
-                "initiator.model_initiator",
-            )
-        },
+        asked: Asked::Once(|config| config.initiator.model_initiator),
         title: "does nothing yet: the model's own initiator variable is not filled",
     },
     NotYet {
+        key: "initiator.model_cache",
         severity: Severity::Warning,
-        asked: |_| when(true, "initiator.model_cache"),
+        asked: Asked::Once(|_| true),
         title: "does nothing yet",
     },
     NotYet {
+        key: "initiator.model_names",
         severity: Severity::Warning,
-        asked: |config| {
-            when(
-                !config.initiator.model_names.is_empty(),
-                "initiator.model_names",
-            )
-        },
+        asked: Asked::Once(|config| !config.initiator.model_names.is_empty()),
         title: "does nothing yet: these names are not protected",
     },
     NotYet {
+        key: "access.default",
         severity: Severity::Error,
-        asked: |config| {
-            when(
-                !["user", "transparent", "none"].contains(&config.access.default.as_str()),
-                "access.default",
-            )
-        },
-        title: "is not enforced yet but for `user`, `transparent` and `none`",
+        asked: Asked::Once(|config| {
+            !["user", "transparent", "none"].contains(&config.access.default.as_str())
+        }),
+        title: "supports `user`, `transparent` and `none` so far",
     },
     NotYet {
+        key: "access.rules",
         severity: Severity::Error,
-        asked: |config| when(!config.access.rules.is_empty(), "access.rules"),
+        asked: Asked::Once(|config| !config.access.rules.is_empty()),
         title: "is not enforced yet",
     },
     NotYet {
+        key: "access.profiles",
         severity: Severity::Error,
-        asked: |config| when(!config.access.profiles.is_empty(), "access.profiles"),
+        asked: Asked::Once(|config| !config.access.profiles.is_empty()),
         title: "is not enforced yet",
     },
     NotYet {
+        key: "workflow_api.enabled",
         severity: Severity::Warning,
-        asked: |config| when(config.workflow_api.enabled, "workflow_api.enabled"),
+        asked: Asked::Once(|config| config.workflow_api.enabled),
         title: "does nothing yet: the workflow API is not served",
     },
     NotYet {
+        key: "workflow_api.prefix",
         severity: Severity::Warning,
-        asked: |_| when(true, "workflow_api.prefix"),
+        asked: Asked::Once(|_| true),
         title: "does nothing yet: the workflow API is not served",
     },
     NotYet {
+        key: "telemetry.otlp_endpoint",
         severity: Severity::Warning,
-        asked: |config| {
-            when(
-                config.telemetry.otlp_endpoint.is_some(),
-                "telemetry.otlp_endpoint",
-            )
-        },
+        asked: Asked::Once(|config| config.telemetry.otlp_endpoint.is_some()),
         title: "does nothing yet: no traces are sent",
     },
     NotYet {
+        key: "telemetry.audit_log",
         severity: Severity::Error,
-        asked: |config| {
-            when(
-                !config.telemetry.audit_log.is_empty(),
-                "telemetry.audit_log",
-            )
-        },
+        asked: Asked::Once(|config| !config.telemetry.audit_log.is_empty()),
         title: "is not supported yet, and no audit log would be written",
     },
 ];
 
-fn when(asked: bool, key: &str) -> Vec<String> {
-    asked.then(|| key.to_owned()).into_iter().collect()
+fn is_supported_mode(mode: CredentialsMode) -> bool {
+    match mode {
+        CredentialsMode::Basic | CredentialsMode::None => true,
+        CredentialsMode::MintedJwt | CredentialsMode::Relay => false,
+    }
 }
 
-fn each_issuer(config: &Config, key: &str, asked: fn(&Issuer) -> bool) -> Vec<String> {
-    let issuers = config
-        .issuers
-        .iter()
-        .enumerate()
-        .filter(|(_, issuer)| asked(issuer));
-    issuers
-        .map(|(index, _)| format!("issuers.{index}.{key}"))
-        .collect()
-}
-
-fn is_supported(algorithm: &Algorithm) -> bool {
+fn is_supported_algorithm(algorithm: Algorithm) -> bool {
     match algorithm {
         Algorithm::Rs256
         | Algorithm::Rs384

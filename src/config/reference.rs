@@ -7,8 +7,10 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::variable;
+use super::not_yet::{NOT_YET, NotYet};
+use super::schema::{keys, resolve};
 use super::tree::join;
-use super::{Config, Issuer, Preset, keys, load, resolve};
+use super::{Config, Issuer, Preset, load};
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
@@ -118,7 +120,12 @@ fn keys_in_order() -> Vec<String> {
                         add(keys, &join(&key, "0"), table);
                     }
                 }
-                _ => keys.push((name.span().start, key)),
+                DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_) => keys.push((name.span().start, key)),
             }
         }
     }
@@ -163,9 +170,10 @@ fn generated() -> String {
         )
         .unwrap();
         text.push_str(&choices(resolve(property, &schema), &schema));
+        text.push_str(&not_yet(&key));
         let default = property
             .get("default")
-            .map(|value| toml_text(value))
+            .map(toml_text)
             .filter(|_| !is_masked(property));
         let default = match (default, required) {
             (_, true) => "Required".to_owned(),
@@ -180,6 +188,17 @@ fn generated() -> String {
         write!(text, "\n{default}Environment: `{}`\n", variable(&key)).unwrap();
     }
     text
+}
+
+fn not_yet(key: &str) -> String {
+    let key = key.replace(".0.", ".");
+    let covers = |row: &&NotYet| {
+        key.strip_prefix(row.key)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    NOT_YET.iter().find(covers).map_or(String::new(), |row| {
+        format!("\n**Not yet:** `{}` {}.\n", row.key, row.title)
+    })
 }
 
 /// A table's schema, that of one of its properties, and whether the property is required.

@@ -361,25 +361,17 @@ fn access(access: &Access, findings: &mut Vec<Finding>) {
                     .with_label("expected a name of your own"),
             );
         }
-        let mut seen = vec![name];
-        let mut extends = profile.extends.as_ref();
-        while let Some(base) = extends {
-            if !exists(base) && seen.len() == 1 {
-                findings.push(no_profile(&format!("{table}.extends"), base, access));
+        if let Some(base) = &profile.extends {
+            let key = format!("{table}.extends");
+            let next = |profile: &&String| access.profiles.get(*profile)?.extends.as_ref();
+            // A chain without a circle ends after as many steps as there are profiles.
+            let mut bases = std::iter::successors(Some(base), next).skip(access.profiles.len());
+            if !exists(base) {
+                findings.push(no_profile(&key, base, access));
+            } else if bases.next().is_some() {
+                let expected = "a profile that does not lead back to this one";
+                findings.push(Finding::expected(&key, base, expected));
             }
-            if seen.contains(&base) {
-                findings.push(Finding::expected(
-                    &format!("{table}.extends"),
-                    base,
-                    "a profile that does not extend this one",
-                ));
-                break;
-            }
-            seen.push(base);
-            extends = access
-                .profiles
-                .get(base)
-                .and_then(|profile| profile.extends.as_ref());
         }
         for (list, names) in [("allow", &profile.allow), ("deny", &profile.deny)] {
             findings.extend(no_empty_text(&format!("{table}.{list}"), names));

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
 
-/// A value and where it comes from.
-#[derive(Debug)]
+/// A value and where it comes from. Not `Debug`, as it may be a secret.
 pub(super) struct Node {
     pub(super) origin: Origin,
     pub(super) value: Value,
@@ -31,16 +31,15 @@ pub(super) enum Origin {
     Environment { name: String },
 }
 
-/// A value as its source writes it.
-#[derive(Debug)]
+/// A value as its source writes it; texts are cleared from memory when dropped.
 pub(super) enum Value {
     Boolean(bool),
     Integer(i64),
-    String(String),
+    String(Zeroizing<String>),
     /// A number with a fraction, one too large, or a date: the configuration has no place for them.
     Other(String),
     /// The text of an environment variable.
-    Raw(String),
+    Raw(Zeroizing<String>),
     List(Vec<Node>),
     Table(Table),
 }
@@ -80,7 +79,7 @@ impl Node {
     /// Takes over a value of a TOML document.
     pub(super) fn from_toml(value: &Spanned<DeValue<'_>>, origin: &Origin) -> Self {
         let value = match value.get_ref() {
-            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::String(text) => Value::String(Zeroizing::new(text.to_string())),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or_else(|_| Value::Other(number.as_str().to_owned()), Value::Integer),
             DeValue::Float(number) => Value::Other(number.as_str().to_owned()),
@@ -108,12 +107,12 @@ impl Node {
             name: name.to_owned(),
         };
         let Some((segment, rest)) = key.split_first() else {
-            if let Origin::Environment { name } = &self.origin {
-                if matches!(self.value, Value::Raw(_)) {
-                    return Err(Misplaced::Twice(name.clone()));
-                }
+            if let Origin::Environment { name } = &self.origin
+                && matches!(self.value, Value::Raw(_))
+            {
+                return Err(Misplaced::Twice(name.clone()));
             }
-            *self = Self::new(origin(), Value::Raw(text.to_owned()));
+            *self = Self::new(origin(), Value::Raw(Zeroizing::new(text.to_owned())));
             return Ok(());
         };
         let absent = || {

@@ -186,6 +186,7 @@ pub(super) fn text<'de, D: Deserializer<'de>, T: Text>(deserializer: D) -> Resul
 pub(super) mod optional {
     use super::{Deserializer, Optional, Serializer, Text, fmt, text};
 
+    #[expect(clippy::ref_option, reason = "serde's `with` asks for it")]
     pub(in super::super) fn serialize<T: fmt::Display, S: Serializer>(
         value: &Option<T>,
         serializer: S,
@@ -214,6 +215,7 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(
 pub(super) mod optional_socket_address {
     use super::{Deserializer, Optional, Parsed, Serializer, SocketAddr, optional, text};
 
+    #[expect(clippy::ref_option, reason = "serde's `with` asks for it")]
     pub(in super::super) fn serialize<S: Serializer>(
         address: &Option<SocketAddr>,
         serializer: S,
@@ -379,7 +381,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,263 @@
+//! The command line as a user has it: arguments and environment in, standard output, standard error and exit code out. No sockets.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "what fails in a set-up fails the test")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A directory of its own for each test, so that `./config.toml` is the test's.
+struct Here(tempfile::TempDir);
+
+impl Here {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn with(name: &str, text: &str) -> Self {
+        let here = Self::new();
+        std::fs::write(here.path().join(name), text).unwrap();
+        here
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_bpmgate"))
+            .args(arguments)
+            .env_clear()
+            .envs(environment.iter().copied())
+            .current_dir(self.path())
+            .output()
+            .unwrap();
+        Run::of(&output)
+    }
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+const GOOD: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n[engine.credentials]\npassword = \"hunter2\"\n";
+const CLERK: (&str, &str) = (
+    "CLERK_JWKS_URL",
+    "https://clerk.example.com/.well-known/jwks.json",
+);
+
+#[test]
+fn check_prints_the_effective_configuration_with_secrets_masked() {
+    let here = Here::with("config.toml", GOOD);
+    let run = here.run(&["check"], &[("BPMGATE__SERVER__WORKERS", "3")]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(run.stderr, "");
+    assert!(
+        run.stdout
+            .contains("\nissuer = \"https://clerk.example.com\"  # config.toml:3\n")
+    );
+    assert!(
+        run.stdout
+            .contains("\npassword = \"***\"  # config.toml:5\n")
+    );
+    assert!(
+        run.stdout
+            .contains("\nworkers = 3  # BPMGATE__SERVER__WORKERS\n")
+    );
+    assert!(run.stdout.contains("\nlisten = \"127.0.0.1:8000\"\n"));
+    assert!(!run.stdout.contains("hunter2"));
+    let printed: toml::Table = run.stdout.parse().unwrap();
+    assert_eq!(
+        printed["routes"]["prefixes"][1].as_str(),
+        Some("/engine-rest")
+    );
+}
+
+#[test]
+fn each_issuer_is_printed_with_its_own_places() {
+    let text = "\
+[[issuers]]
+issuer = \"https://a.example.com\"
+audience = [\"gate\"]
+id_prefix = \"a:\"
+claims.email = [\"mail\"]
+[[issuers]]
+issuer = \"https://b.example.com\"
+audience = [\"gate\"]
+id_prefix = \"b:\"
+claims.name = [\"nick\"]
+";
+    let run = Here::with("config.toml", text).run(&["check"], &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let placed: Vec<_> = run
+        .stdout
+        .lines()
+        .filter(|line| line.contains("  # "))
+        .collect();
+    assert_eq!(
+        placed,
+        [
+            "issuer = \"https://a.example.com\"  # config.toml:2",
+            "audience = [\"gate\"]  # config.toml:3",
+            "id_prefix = \"a:\"  # config.toml:4",
+            "email = [\"mail\"]  # config.toml:5",
+            "issuer = \"https://b.example.com\"  # config.toml:7",
+            "audience = [\"gate\"]  # config.toml:8",
+            "id_prefix = \"b:\"  # config.toml:9",
+            "name = [\"nick\"]  # config.toml:10",
+        ]
+    );
+}
+
+#[test]
+fn what_check_prints_is_a_configuration_again() {
+    let here = Here::new();
+    let first = here.run(&["check"], &[CLERK]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    std::fs::write(here.path().join("again.toml"), &first.stdout).unwrap();
+    let second = here.run(&["check", "--config", "again.toml"], &[]);
+    assert_eq!(second.code, Some(0), "{}", second.stderr);
+    let parsed = |run: &Run| run.stdout.parse::<toml::Table>().unwrap();
+    assert_eq!(parsed(&first), parsed(&second));
+}
+
+#[test]
+fn warnings_go_to_standard_error_and_are_no_failure() {
+    let here = Here::with(
+        "config.toml",
+        &format!("{GOOD}[admin]\nlisten = \"127.0.0.1:9000\"\n"),
+    );
+    let run = here.run(&["check"], &[]);
+    assert_eq!(run.code, Some(0));
+    assert_eq!(
+        run.stderr,
+        "\
+warning: `admin.listen` does nothing yet
+ --> config.toml:7:1
+  |
+7 | listen = \"127.0.0.1:9000\"
+  | ^^^^^^ not supported yet
+
+"
+    );
+    assert!(run.stdout.parse::<toml::Table>().is_ok());
+}
+
+#[test]
+fn a_wrong_configuration_is_2_with_nothing_on_standard_output() {
+    let here = Here::with("config.toml", "[engine.time_outs]\nconnect = \"5s\"\n");
+    for arguments in [&["check"][..], &["serve"], &[]] {
+        let run = here.run(arguments, &[CLERK]);
+        assert_eq!(run.code, Some(2), "{arguments:?}");
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert_eq!(
+            run.stderr,
+            "\
+error: unknown key `engine.time_outs`
+ --> config.toml:1:9
+  |
+1 | [engine.time_outs]
+  |         ^^^^^^^^^ not a key of `[engine]`
+  |
+hint: did you mean `engine.timeouts`?
+"
+        );
+    }
+}
+
+#[test]
+fn the_given_file_is_read_and_no_other() {
+    let here = Here::with("config.toml", "nonsense");
+    std::fs::write(here.path().join("other.toml"), GOOD).unwrap();
+    assert_eq!(here.run(&["check"], &[]).code, Some(2));
+    let run = here.run(&["check", "--config", "other.toml"], &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("# other.toml:3"));
+}
+
+#[test]
+fn a_given_file_that_is_not_there_is_2() {
+    let run = Here::with("config.toml", GOOD).run(&["check", "--config", "missing.toml"], &[]);
+    assert_eq!(run.code, Some(2));
+    assert_eq!(
+        run.stderr,
+        "error: cannot read the configuration file \"missing.toml\": No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn bad_usage_is_2_and_help_is_0() {
+    let here = Here::new();
+    for arguments in [
+        &["nonsense"][..],
+        &["--nonsense"],
+        &["check", "--config"],
+        &["schema", "--config", "x"],
+        &["--config", "x", "check"],
+        &["demo", "--engine", "localhost"],
+    ] {
+        let run = here.run(arguments, &[CLERK]);
+        assert_eq!(run.code, Some(2), "{arguments:?}");
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
+    }
+    for arguments in [&["--help"][..], &["--version"], &["check", "--help"]] {
+        let run = here.run(arguments, &[]);
+        assert_eq!(
+            (run.code, run.stderr.as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+    }
+    let version = format!("bpmgate {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(here.run(&["--version"], &[]).stdout, version);
+}
+
+#[test]
+fn schema_prints_a_json_schema_that_knows_every_table() {
+    let run = Here::new().run(&["schema"], &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let schema: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+    for table in [
+        "server",
+        "admin",
+        "engine",
+        "routes",
+        "issuers",
+        "initiator",
+        "access",
+        "cors",
+        "workflow_api",
+        "telemetry",
+    ] {
+        assert!(schema["properties"][table].is_object(), "{table}");
+    }
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let good: toml::Table = GOOD.parse().unwrap();
+    assert!(validator.is_valid(&serde_json::to_value(good).unwrap()));
+    assert!(!validator.is_valid(&serde_json::json!({ "server": { "worker": 1 } })));
+}
+
+#[test]
+fn the_example_file_passes_check_as_it_is() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example");
+    let run = Here::new().run(&["check", "--config", example], &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+}
