@@ -242,7 +242,6 @@ impl Problem {
             Self::BadPath(why) => {
                 format!("The path was refused: {why}. Send it in its plain form.").into()
             }
-            Self::BadRequest(why) => (*why).into(),
             Self::TwoCredentials => {
                 "The request has more than one Authorization. Send one bearer token.".into()
             }
@@ -277,7 +276,7 @@ impl Problem {
             Self::BodyTooLarge(limit) => {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
-            Self::UnsupportedMediaType(why) => (*why).into(),
+            Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
             Self::HeaderTooLarge => {
                 "The request's path and headers are larger than the engine accepts.".into()
             }
@@ -303,11 +302,12 @@ impl Problem {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"bpmgate\"";
-        let description = match self {
-            Self::TokenMissing => return Some(REALM.to_owned()),
-            Self::TokenInvalid(why) => why,
-            Self::TokenExpired => "the token has expired",
-            _ => return None,
+        let description = if let Self::TokenInvalid(why) = self {
+            why
+        } else if *self == Self::TokenExpired {
+            "the token has expired"
+        } else {
+            return (*self == Self::TokenMissing).then(|| REALM.to_owned());
         };
         Some(format!(
             "{REALM}, error=\"invalid_token\", error_description=\"{description}\""
@@ -317,10 +317,12 @@ impl Problem {
     /// After how many seconds it makes sense to try again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::KeysUnavailable => Some(5),
-            Self::Overloaded => Some(1),
-            _ => None,
+        if matches!(self, Self::KeysUnavailable) {
+            Some(5)
+        } else if matches!(self, Self::Overloaded) {
+            Some(1)
+        } else {
+            None
         }
     }
 

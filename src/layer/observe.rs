@@ -217,11 +217,10 @@ mod tests {
 
     #[test]
     fn only_a_plain_request_id_is_kept() {
-        let long = "a".repeat(129);
         for (given, kept) in [
             ("abc-1.2:3_4", true),
-            (&long[1..], true),
-            (&long[..], false),
+            (&"a".repeat(128), true),
+            (&"a".repeat(129), false),
             ("", false),
             ("a b", false),
             ("a\"b", false),
