@@ -58,6 +58,12 @@ impl AccessRules {
         }
     }
 
+    /// The name of the callers' profile.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<str> {
+        &self.name
+    }
+
     /// Decides one request; `query` is the raw query string, without its `?`.
     ///
     /// # Errors

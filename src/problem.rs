@@ -102,28 +102,47 @@ pub struct Denial {
     pub operation: &'static str,
     /// The profile that does not allow it.
     pub profile: Box<str>,
-    /// The body or query member that the profile does not allow, where the operation alone would be.
-    pub member: Option<Box<str>>,
+    /// What of the request is not allowed.
+    pub what: Denied,
+}
+
+/// What of a request a profile does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// The operation itself.
+    Operation,
+    /// This member of the body or query; the operation alone would be allowed.
+    Member(Box<str>),
+    /// A user other than the caller, or none, in this member.
+    OtherUser(Box<str>),
 }
 
 impl Problem {
     /// A denial of a whole operation.
     #[must_use]
     pub fn denied(operation: &'static str, profile: &str) -> Self {
-        Self::AccessDenied(Box::new(Denial {
-            operation,
-            profile: profile.into(),
-            member: None,
-        }))
+        Self::denial(operation, profile, Denied::Operation)
     }
 
     /// A denial of one member of a body or query.
     #[must_use]
     pub fn denied_member(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::Member(member.into()))
+    }
+
+    /// A denial of a member that must be the caller's own id and is not.
+    #[must_use]
+    pub fn denied_user(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::OtherUser(member.into()))
+    }
+
+    fn denial(operation: &'static str, profile: &str, what: Denied) -> Self {
+        let profile = profile.into();
         Self::AccessDenied(Box::new(Denial {
             operation,
-            profile: profile.into(),
-            member: Some(member.into()),
+            profile,
+            what,
         }))
     }
 
@@ -252,11 +271,16 @@ impl Problem {
             Self::TokenInvalid(why) => format!("The token was refused: {why}.").into(),
             Self::TokenExpired => "The token has expired. Get a new one and try again.".into(),
             Self::AccessDenied(denial) => {
-                let Denial { operation, profile, member } = &**denial;
-                match member {
-                    None => format!("The profile `{profile}` does not allow the operation `{operation}`."),
-                    Some(member) => format!(
+                let Denial { operation, profile, what } = &**denial;
+                match what {
+                    Denied::Operation => format!(
+                        "The profile `{profile}` does not allow the operation `{operation}`."
+                    ),
+                    Denied::Member(member) => format!(
                         "The profile `{profile}` does not allow `{member}` in the operation `{operation}`."
+                    ),
+                    Denied::OtherUser(member) => format!(
+                        "The profile `{profile}` allows the operation `{operation}` for oneself: `{member}` must be your own id."
                     ),
                 }
                 .into()
