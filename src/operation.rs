@@ -404,6 +404,15 @@ impl BodyPath {
 }
 
 impl Guarded {
+    /// Whether a member of this name is meant.
+    #[must_use]
+    pub fn matches(self, name: &str) -> bool {
+        match self {
+            Self::Member(member) => name == member,
+            Self::Suffix(suffix) => name.ends_with(suffix),
+        }
+    }
+
     fn parse(entry: &'static str) -> Self {
         entry
             .strip_prefix('*')

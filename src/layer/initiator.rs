@@ -26,7 +26,7 @@
 //! ```
 //! use std::{convert::Infallible, sync::Arc, time::SystemTime};
 //!
-//! use bpmgate::access::Access;
+//! use bpmgate::access::{Access, Builtin};
 //! use bpmgate::identity::{Identity, Parts};
 //! use bpmgate::initiator::Settings;
 //! use bpmgate::layer::InitiatorLayer;
@@ -53,8 +53,8 @@
 //! request.extensions_mut().insert(Catalogue::builtin().find(&Method::POST, path));
 //! request.extensions_mut().insert(Access {
 //!     profile: "user".into(),
-//!     guarded_allowed: false,
-//!     own_user_only: true,
+//!     rule: None,
+//!     members: Builtin::User.members(),
 //! });
 //! request.extensions_mut().insert(Identity::new(Parts {
 //!     issuer: "https://id.example".into(),

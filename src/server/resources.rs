@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::access::{AccessRules, Profile};
+use crate::access::{AccessRules, Builtin};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode, HttpUrl};
 use crate::engine::{ClientSettings, EngineClient};
@@ -124,10 +124,10 @@ fn request_body(config: &Config) -> Option<u64> {
     Some(config.server.limits.request_body.bytes()).filter(|&bytes| bytes > 0)
 }
 
-fn profile(name: &str) -> Result<Profile, BoxError> {
-    [Profile::None, Profile::User, Profile::Transparent]
+fn profile(name: &str) -> Result<Builtin, BoxError> {
+    [Builtin::None, Builtin::User, Builtin::Transparent]
         .into_iter()
-        .find(|profile| profile.name() == name)
+        .find(|profile| profile.as_str() == name)
         .ok_or_else(|| format!("access.default {name:?} is not enforced yet").into())
 }
 
