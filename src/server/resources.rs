@@ -88,7 +88,13 @@ impl EngineClient {
     /// The trusted certificates cannot be had.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
-        let roots = None;
+        let roots = given(&engine.ca_file)
+            .map(|file| {
+                std::fs::read(file).map_err(|error| {
+                    format!("engine.ca_file {} cannot be read: {error}", file.display())
+                })
+            })
+            .transpose()?;
         Self::new(
             engine.url.as_uri(),
             ClientSettings {
@@ -166,8 +172,7 @@ fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxErr
 }
 
 fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
-    let preset = of_name(&table.preset)?;
-    let mut rules = IssuerRules::new(preset, table.issuer.as_str());
+    let mut rules = IssuerRules::new(table.preset, table.issuer.as_str());
     rules.audience.clone_from(&table.audience);
     rules
         .authorized_parties
@@ -175,11 +180,11 @@ fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
     rules.algorithms = table
         .algorithms
         .iter()
-        .map(of_name)
+        .map(|algorithm| algorithm.as_str().parse())
         .collect::<Result<_, _>>()?;
     rules.leeway = table.leeway;
     rules.id_prefix.clone_from(&table.id_prefix);
-    rules.claims = claims(&table.claims, preset.claims());
+    rules.claims = claims(&table.claims, table.preset.claims());
     Ok(Issuer::new(rules)?)
 }
 
@@ -216,16 +221,4 @@ fn key_source(table: &config::Issuer, issuer: &Issuer) -> Result<KeySource, BoxE
 /// An empty path is none.
 fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
-}
-
-/// The same thing by the same name.
-fn of_name<T>(named: &impl serde::Serialize) -> Result<T, BoxError>
-where
-    T: std::str::FromStr<Err: Into<BoxError>>,
-{
-    let name = serde_json::to_value(named)?;
-    name.as_str()
-        .unwrap_or_default()
-        .parse()
-        .map_err(Into::into)
 }
