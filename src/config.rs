@@ -43,6 +43,7 @@ pub use self::prefix::Prefix;
 pub use self::secret::Secret;
 pub use self::units::{ByteSize, Expected};
 pub use self::url::HttpUrl;
+pub use crate::token::Preset;
 
 /// The configuration of bpmgate.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -212,6 +213,8 @@ pub struct Engine {
     pub nodes: Vec<HttpUrl>,
     /// Sends the client's `Host` on to the engine; `false` sends the host of `url`.
     pub preserve_host: bool,
+    /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
+    pub ca_file: PathBuf,
     /// How the gateway authenticates itself.
     pub credentials: Credentials,
     /// How long the engine may take.
@@ -226,6 +229,7 @@ impl Default for Engine {
             url: HttpUrl::from_static("http://localhost:8080/engine-rest"),
             nodes: Vec::new(),
             preserve_host: true,
+            ca_file: PathBuf::new(),
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
@@ -359,7 +363,7 @@ pub struct Issuer {
     pub jwks_url: Option<HttpUrl>,
     /// PEM or JWKS file to read the keys from instead of a URL. Empty: none.
     pub public_key_file: PathBuf,
-    /// Tokens must name one of these in `aud`. Empty: not asked, which is right only where the product writes no `aud` (Clerk's session tokens, Cognito's access tokens).
+    /// Tokens must name one of these in `aud`. Empty: not asked, which is allowed only where the product writes no `aud`: the presets `clerk` (session tokens) and `cognito` (access tokens).
     pub audience: Vec<String>,
     /// Tokens must name one of these in `azp`. Empty: not asked.
     pub authorized_parties: Vec<String>,
@@ -372,7 +376,7 @@ pub struct Issuer {
     pub hs_secret_file: PathBuf,
     /// Put before the caller's id everywhere, such as `"clerk:"`. Required, and different, where there are several issuers (see `shared_ids`).
     pub id_prefix: String,
-    /// How far the issuer's clock may be off when `exp`, `nbf` and `iat` are checked, at most `"10m"`.
+    /// How far the issuer's clock may be off when `exp`, `nbf` and `iat` are checked, at most `"5m"`.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub leeway: Duration,
@@ -420,24 +424,6 @@ impl Default for Issuer {
     }
 }
 
-/// The product behind an issuer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "each is the product of that name")]
-pub enum Preset {
-    Clerk,
-    Auth0,
-    Keycloak,
-    Entra,
-    Cognito,
-    Zitadel,
-    Supabase,
-    Firebase,
-    Okta,
-    Google,
-    Oidc,
-}
-
 /// A signature algorithm of a token (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
@@ -459,6 +445,29 @@ pub enum Algorithm {
     Hs256,
     Hs384,
     Hs512,
+}
+
+impl Algorithm {
+    /// Returns the name, as in `alg`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+        }
+    }
 }
 
 /// `[issuers.claims]`: which claims say what about the caller.
@@ -655,7 +664,7 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Origins of these pages: scheme, host and port without a path, such as `"https://app.example.com"`. `["*"]` means any page and needs `credentials = false`.
+    /// Origins of these pages: scheme, host and port without a path, such as `"https://app.example.com"`. `["*"]` means any page.
     pub origins: Vec<String>,
     /// Lets these pages send cookies and client certificates, and read the answers (`Access-Control-Allow-Credentials`).
     pub credentials: bool,

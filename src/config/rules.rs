@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
-    Access, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer, Preset,
-    Rule, Server, UNSET_ISSUER,
+    Access, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer, Rule,
+    Server, UNSET_ISSUER,
 };
+use crate::token::IssuerRules;
 
 /// Finds every rule that the configuration breaks, and what it should be warned of.
 pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -251,14 +252,14 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
             );
         }
     }
-    // Clerk's session tokens and Cognito's access tokens have no `aud`.
-    if issuer.audience.is_empty() && !matches!(issuer.preset, Preset::Clerk | Preset::Cognito) {
+    if issuer.audience.is_empty() && !issuer.preset.allows_any_audience() {
         let title = format!(
-            "`{table}.audience` is empty: a token that the issuer made for any other application is accepted too"
+            "`{table}.audience` is empty: a token that the issuer made for any other application would be accepted too"
         );
         findings.push(
-            Finding::warning(&key("audience"), title)
-                .with_hint("set `audience` to the `aud` of the tokens meant for this gateway"),
+            Finding::said(&key("audience"), title)
+                .with_label("expected at least one")
+                .with_hint("set `audience` to the `aud` of the tokens meant for this gateway, such as [\"bpmgate\"]"),
         );
     }
     for (name, list) in [
@@ -280,11 +281,11 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
             "at most 100 bytes without control characters",
         ));
     }
-    if issuer.leeway > MAX_LEEWAY {
+    if issuer.leeway > IssuerRules::MAX_LEEWAY {
         findings.push(Finding::expected(
             &key("leeway"),
             &DurationText(issuer.leeway).to_string(),
-            "at most \"10m\"",
+            "at most \"5m\"",
         ));
     }
     findings.extend(lasting(&key("jwks_refresh"), issuer.jwks_refresh));
@@ -432,11 +433,16 @@ fn cors(cors: &Cors, findings: &mut Vec<Finding>) {
     for (index, origin) in cors.origins.iter().enumerate() {
         let key = format!("cors.origins.{index}");
         if origin == "*" {
-            if cors.origins.len() > 1 || cors.credentials {
-                // Fetch §3.3.5: a browser refuses `*` together with credentials.
-                let expected =
-                    "the origins by name, or `[\"*\"]` alone with `cors.credentials = false`";
+            if cors.origins.len() > 1 {
+                let expected = "the origins by name, or `[\"*\"]` alone";
                 findings.push(Finding::expected(&key, origin, expected));
+            } else if cors.credentials {
+                // A browser refuses `*` together with credentials (Fetch §3.3.5), so each origin is named.
+                let title = "`cors.origins` is `[\"*\"]` with `cors.credentials = true`: every web page may call the gateway with its user's cookies and certificates";
+                findings.push(
+                    Finding::warning(&key, title)
+                        .with_hint("name the origins, or set `cors.credentials = false`"),
+                );
             }
             continue;
         }
@@ -543,6 +549,3 @@ const BUILT_IN_PROFILES: [&str; 6] = [
     "admin",
     "transparent",
 ];
-
-/// More would let a token outlive its revocation by a time that nobody expects.
-const MAX_LEEWAY: Duration = Duration::from_mins(10);

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::access::{AccessRules, Builtin};
 use crate::body::BoxError;
-use crate::config::{self, Config, CredentialsMode, HttpUrl};
+use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
@@ -29,8 +29,7 @@ impl Resources {
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let keys = config.issuers.iter().map(|issuer| {
-            let rules = issuer_of(issuer)?;
-            let source = key_source(issuer, &rules)?;
+            let (rules, source) = issuer.rules_and_keys()?;
             let settings = RefreshSettings {
                 refresh: issuer.jwks_refresh,
                 cooldown: issuer.jwks_cooldown,
@@ -89,7 +88,13 @@ impl EngineClient {
     /// The trusted certificates cannot be had.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
-        let roots = None;
+        let roots = given(&engine.ca_file)
+            .map(|file| {
+                std::fs::read(file).map_err(|error| {
+                    format!("engine.ca_file {} cannot be read: {error}", file.display())
+                })
+            })
+            .transpose()?;
         Self::new(
             engine.url.as_uri(),
             ClientSettings {
@@ -166,22 +171,33 @@ fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxErr
     })
 }
 
-fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
-    let preset = of_name(&table.preset)?;
-    let mut rules = IssuerRules::new(preset, table.issuer.as_str());
-    rules.audience.clone_from(&table.audience);
-    rules
-        .authorized_parties
-        .clone_from(&table.authorized_parties);
-    rules.algorithms = table
-        .algorithms
-        .iter()
-        .map(of_name)
-        .collect::<Result<_, _>>()?;
-    rules.leeway = table.leeway;
-    rules.id_prefix.clone_from(&table.id_prefix);
-    rules.claims = claims(&table.claims, preset.claims());
-    Ok(Issuer::new(rules)?)
+impl config::Issuer {
+    /// What its tokens must say, and where its keys are.
+    ///
+    /// # Errors
+    /// The rules cannot stand, or no URL of keys can be made of the issuer.
+    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, KeySource), BoxError> {
+        let mut rules = IssuerRules::new(self.preset, self.issuer.as_str());
+        rules.audience.clone_from(&self.audience);
+        rules
+            .authorized_parties
+            .clone_from(&self.authorized_parties);
+        rules.algorithms = self
+            .algorithms
+            .iter()
+            .map(|algorithm| algorithm.as_str().parse())
+            .collect::<Result<_, _>>()?;
+        rules.leeway = self.leeway;
+        rules.id_prefix.clone_from(&self.id_prefix);
+        rules.claims = claims(&self.claims, self.preset.claims());
+        let issuer = Issuer::new(rules)?;
+        let source = match (given(&self.public_key_file), &self.jwks_url) {
+            (Some(file), _) => KeySource::File(file.to_owned()),
+            (None, Some(url)) => KeySource::JwksUrl(url.as_uri().clone()),
+            (None, None) => KeySource::of_preset(&issuer)?,
+        };
+        Ok((issuer, source))
+    }
 }
 
 /// The configured paths; where they are the defaults, the preset knows better.
@@ -204,29 +220,7 @@ fn claims(table: &config::Claims, of_preset: ClaimPaths) -> ClaimPaths {
     paths
 }
 
-fn key_source(table: &config::Issuer, issuer: &Issuer) -> Result<KeySource, BoxError> {
-    if let Some(file) = given(&table.public_key_file) {
-        return Ok(KeySource::File(file.to_owned()));
-    }
-    match &table.jwks_url {
-        Some(url) => Ok(KeySource::JwksUrl(HttpUrl::as_uri(url).clone())),
-        None => Ok(KeySource::of_preset(issuer)?),
-    }
-}
-
 /// An empty path is none.
 fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
-}
-
-/// The same thing by the same name.
-fn of_name<T>(named: &impl serde::Serialize) -> Result<T, BoxError>
-where
-    T: std::str::FromStr<Err: Into<BoxError>>,
-{
-    let name = serde_json::to_value(named)?;
-    name.as_str()
-        .unwrap_or_default()
-        .parse()
-        .map_err(Into::into)
 }

@@ -35,7 +35,7 @@ pub struct IssuerRules {
     pub authorized_parties: Vec<String>,
     /// The algorithms its tokens may use; default RS256.
     pub algorithms: Vec<Algorithm>,
-    /// How far the issuer's clock may be from ours; default 5 s, at most 5 min.
+    /// How far the issuer's clock may be from ours; default 5 s, at most [`IssuerRules::MAX_LEEWAY`].
     pub leeway: Duration,
     /// Put before the caller's id; default empty.
     pub id_prefix: String,
@@ -44,6 +44,9 @@ pub struct IssuerRules {
 }
 
 impl IssuerRules {
+    /// The greatest `leeway`: more would let a token outlive its end by a time that nobody expects.
+    pub const MAX_LEEWAY: Duration = Duration::from_mins(5);
+
     /// The defaults for an issuer of this kind: no audience yet, RS256, 5 s.
     #[must_use]
     pub fn new(preset: Preset, issuer: impl Into<String>) -> Self {
@@ -98,7 +101,6 @@ impl Issuer {
     /// # Errors
     /// [`IssuerError`] for the first rule that cannot.
     pub fn new(rules: IssuerRules) -> Result<Self, IssuerError> {
-        const MAX_LEEWAY: Duration = Duration::from_mins(5);
         if rules.issuer.is_empty() {
             return Err(IssuerError::NoIssuer);
         }
@@ -114,7 +116,7 @@ impl Issuer {
         if rules.algorithms.is_empty() {
             return Err(IssuerError::NoAlgorithm);
         }
-        if rules.leeway > MAX_LEEWAY {
+        if rules.leeway > IssuerRules::MAX_LEEWAY {
             return Err(IssuerError::Leeway(rules.leeway));
         }
         if rules.id_prefix.len() >= MAX_ID_BYTES || rules.id_prefix.chars().any(char::is_control) {
@@ -178,7 +180,7 @@ pub enum Preset {
     Okta,
     /// Google: `https://accounts.google.com`, audience the client id.
     Google,
-    /// Any issuer with `OpenID` Connect Discovery.
+    /// Any other, with a discovery document.
     #[default]
     Oidc,
 }

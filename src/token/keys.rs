@@ -224,6 +224,13 @@ impl KeySet {
         self.keys.iter().filter_map(|key| key.id.as_deref())
     }
 
+    /// Every usable key: its `kid`, if it has one, and the algorithms it may be used with.
+    pub fn keys(&self) -> impl Iterator<Item = (Option<&str>, &'static [Algorithm])> {
+        self.keys
+            .iter()
+            .map(|key| (key.id.as_deref(), key.algorithms))
+    }
+
     /// The keys that were passed over, and why.
     #[must_use]
     pub fn ignored(&self) -> &[Ignored] {

@@ -350,7 +350,9 @@ fn origins_are_written_as_browsers_write_them() {
         ),
         (
             "cors.origins = [\"*\"]",
-            &["error: `cors.origins.0` is \"*\""],
+            &[
+                "warning: `cors.origins` is `[\"*\"]` with `cors.credentials = true`: every web page may call the gateway with its user's cookies and certificates",
+            ],
         ),
         ("cors = { origins = [\"*\"], credentials = false }", &[]),
         (
@@ -519,7 +521,7 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
         (
             "issuer = \"https://a.b\"",
             &[
-                "warning: `issuers.0.audience` is empty: a token that the issuer made for any other application is accepted too",
+                "error: `issuers.0.audience` is empty: a token that the issuer made for any other application would be accepted too",
             ],
         ),
         (
@@ -589,12 +591,12 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
             &["error: `issuers.0.hs_secret` is not supported yet"],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"10m\"",
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"5m\"",
             &[],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"601s\"",
-            &["error: `issuers.0.leeway` is \"601s\""],
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"301s\"",
+            &["error: `issuers.0.leeway` is \"301s\""],
         ),
         (
             "preset = \"clerk\"\nissuer = \"https://a.b\"\njwks_cooldown = \"0s\"",
@@ -725,6 +727,10 @@ fn the_environment_alone_can_name_issuers() {
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     pairs.push(("BPMGATE__SHARED_IDS", "true"));
+    let presets: Vec<_> = (0..12)
+        .map(|index| format!("BPMGATE__ISSUERS__{index}__PRESET"))
+        .collect();
+    pairs.extend(presets.iter().map(|name| (name.as_str(), "clerk")));
     let loaded = parse("", "", variables(&pairs)).unwrap();
     assert_eq!(loaded.config.issuers.len(), 12);
     assert_eq!(
@@ -962,8 +968,8 @@ fn wrong_old_variables_are_errors_under_their_own_name() {
         ),
         (
             "CORS_ORIGINS",
-            "*",
-            "error: CORS_ORIGINS is \"*\", expected the origins by name, or `[\"*\"]` alone with `cors.credentials = false`",
+            "*,https://a.b",
+            "error: CORS_ORIGINS is \"*\", expected the origins by name, or `[\"*\"]` alone",
         ),
     ];
     for (name, value, expected) in rows {

@@ -16,6 +16,7 @@ async fn fetch_url(url: &str) -> Result<KeySet, FetchError> {
         &KeySource::JwksUrl(url.parse().unwrap()),
     )
     .await
+    .map(|fetched| fetched.keys)
 }
 
 fn keys() -> Answer {
@@ -216,5 +217,7 @@ async fn file_is_read_as_jwks_or_pem() {
 }
 
 async fn fetch_file(path: PathBuf) -> Result<KeySet, FetchError> {
-    fetch(&testing::issuer(), &KeySource::File(path)).await
+    fetch(&testing::issuer(), &KeySource::File(path))
+        .await
+        .map(|fetched| fetched.keys)
 }

@@ -1,0 +1,16 @@
+//! The gateway over real sockets: a client on one side, an engine on the other, nothing in between mocked.
+//!
+//! One binary, because each one more costs a link; a module per subject. Needs nothing but Rust.
+
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends at what it did not expect, also where it is set up"
+)]
+
+mod framing;
+mod support;
