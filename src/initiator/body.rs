@@ -86,7 +86,7 @@ impl Walk<'_> {
             }
             if self.access.own_user_only && operation.user_fields.contains(&name) {
                 if reader.kind()? != Kind::String || reader.str()? != self.identity.id() {
-                    return Err(Refusal::Problem(self.denied(name)));
+                    return Err(Refusal::Problem(self.denied_user(name)));
                 }
                 users_missing.retain(|field| *field != name);
                 return Ok(Fate::Keep);
@@ -98,7 +98,7 @@ impl Walk<'_> {
             Ok(Fate::Keep)
         })?;
         if let Some(field) = users_missing.first() {
-            return Err(Refusal::Problem(self.denied(field)));
+            return Err(Refusal::Problem(self.denied_user(field)));
         }
         if let Some(member) = to_write {
             reader.append(top, &format!(r#""{member}":{{{}}}"#, self.written));
@@ -253,6 +253,10 @@ impl Walk<'_> {
             return false;
         };
         matches!(place.path, BodyPath::Map(steps) if matches!(steps.as_slice(), [only] if only.member == member))
+    }
+
+    fn denied_user(&self, member: &str) -> Problem {
+        Problem::denied_user(self.rules.operation.id, &self.access.profile, member)
     }
 
     fn denied(&self, member: &str) -> Problem {

@@ -57,10 +57,10 @@ impl Check for Authorize {
         let matched = extensions.get::<Matched>().ok_or(Problem::Misconfigured(
             "the access check stands before the operation match",
         ))?;
-        let access = self.rules.decide(matched, request.uri().query())?;
         if let Some(findings) = extensions.get::<Findings>() {
-            findings.note_profile(access.profile.clone());
+            findings.note_profile(self.rules.profile().clone());
         }
+        let access = self.rules.decide(matched, request.uri().query())?;
         request.extensions_mut().insert(access);
         Ok(())
     }

@@ -99,6 +99,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::Checked;
 use crate::access::Access;
+use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
 use crate::operation::Matched;
@@ -290,7 +291,10 @@ where
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| cause(&*error.into()))?.into_data() else {
+        let Ok(data) = frame
+            .map_err(|error| problem_in(&*error.into()).unwrap_or(Problem::ClientGone))?
+            .into_data()
+        else {
             continue;
         };
         let so_far = first.len().saturating_add(all.len());
@@ -308,18 +312,6 @@ where
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-/// The problem that a body's error is, or has as its cause; else the client went away.
-fn cause(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(problem) = error.downcast_ref::<Problem>() {
-            return problem.clone();
-        }
-        next = error.source();
-    }
-    Problem::ClientGone
 }
 
 pin_project! {

@@ -31,11 +31,12 @@ impl Resources {
         let keys = config.issuers.iter().map(|issuer| {
             let rules = issuer_of(issuer)?;
             let source = key_source(issuer, &rules)?;
-            let mut settings = RefreshSettings::default();
-            settings.refresh = issuer.jwks_refresh;
-            settings.cooldown = issuer.jwks_cooldown;
-            settings.timeout = issuer.jwks_timeout;
-            settings.stale = issuer.jwks_stale;
+            let settings = RefreshSettings {
+                refresh: issuer.jwks_refresh,
+                cooldown: issuer.jwks_cooldown,
+                timeout: issuer.jwks_timeout,
+                stale: issuer.jwks_stale,
+            };
             Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
         });
         Ok(Self {
@@ -145,24 +146,24 @@ fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
 }
 
 fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxError> {
-    let mut settings = initiator::Settings::default();
-    settings.names = Names::new(&table.id, &table.email, &table.name)?;
-    settings.missing = match table.missing {
-        config::Missing::Empty => Missing::Empty,
-        config::Missing::Null => Missing::Null,
-        config::Missing::Omit => Missing::Omit,
-        config::Missing::Reject => Missing::Reject,
-    };
-    settings.messages = match table.messages {
-        config::Messages::Protect => Messages::Protect,
-        config::Messages::Inject => Messages::Inject,
-    };
-    settings.protect_later_writes = table.protect_later_writes;
-    settings.restarts = match table.restarts {
-        config::Restarts::Deny => Restarts::Deny,
-        config::Restarts::Keep => Restarts::Keep,
-    };
-    Ok(settings)
+    Ok(initiator::Settings {
+        names: Names::new(&table.id, &table.email, &table.name)?,
+        missing: match table.missing {
+            config::Missing::Empty => Missing::Empty,
+            config::Missing::Null => Missing::Null,
+            config::Missing::Omit => Missing::Omit,
+            config::Missing::Reject => Missing::Reject,
+        },
+        messages: match table.messages {
+            config::Messages::Protect => Messages::Protect,
+            config::Messages::Inject => Messages::Inject,
+        },
+        protect_later_writes: table.protect_later_writes,
+        restarts: match table.restarts {
+            config::Restarts::Deny => Restarts::Deny,
+            config::Restarts::Keep => Restarts::Keep,
+        },
+    })
 }
 
 fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
