@@ -68,7 +68,7 @@ impl Check for EngineHeaders {
         let own_host = own_host(request.headers(), request.uri());
         let version = request.version();
         let headers = request.headers_mut();
-        let takes_trailers = version == Version::HTTP_11
+        let takes_trailers = version >= Version::HTTP_11
             && headers
                 .get(TE)
                 .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
