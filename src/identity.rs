@@ -50,7 +50,7 @@ impl Parts {
     /// use bpmgate::identity::{Identity, Parts};
     /// use std::time::{Duration, SystemTime};
     ///
-    /// let mut alice = Parts::new("https://id.example", "alice", SystemTime::now() + Duration::from_secs(60));
+    /// let mut alice = Parts::new("https://id.example", "alice", SystemTime::now() + Duration::from_mins(1));
     /// alice.email = Some("alice@example.org".into());
     /// assert_eq!(Identity::new(alice).name(), "alice@example.org");
     /// ```
