@@ -24,7 +24,7 @@
 //! Over somebody else's client, here one that answers what it was sent:
 //!
 //! ```
-//! use std::{convert::Infallible, sync::Arc, time::SystemTime};
+//! use std::{convert::Infallible, time::SystemTime};
 //!
 //! use bpmgate::access::{Access, Builtin};
 //! use bpmgate::identity::{Identity, Parts};
@@ -56,18 +56,9 @@
 //!     rule: None,
 //!     members: Builtin::User.members(),
 //! });
-//! request.extensions_mut().insert(Identity::new(Parts {
-//!     issuer: "https://id.example".into(),
-//!     id: "alice".into(),
-//!     email: Some("alice@example.org".into()),
-//!     name: None,
-//!     first_name: None,
-//!     last_name: None,
-//!     roles: vec![],
-//!     tenant: None,
-//!     expires: SystemTime::now(),
-//!     claims: Arc::default(),
-//! }));
+//! let mut alice = Parts::new("https://id.example", "alice", SystemTime::now());
+//! alice.email = Some("alice@example.org".into());
+//! request.extensions_mut().insert(Identity::new(alice));
 //!
 //! let sent = service.oneshot(request).await.unwrap().into_body();
 //! assert_eq!(
