@@ -43,7 +43,7 @@ async fn keys(table: &config::Issuer) -> Result<(), Failure> {
         let id: String = id.escape_debug().collect();
         found("key passed over", &format!("{id}: {}", ignored.reason))?;
     }
-    let fits = |(_, algorithms): (_, &[_])| algorithms.iter().any(|one| allowed.contains(one));
+    let fits = |(_, algorithms): (_, Vec<_>)| algorithms.iter().any(|one| allowed.contains(one));
     if !fetched.keys.keys().any(fits) {
         warn(
             &format!("no key of {name} is for one of its `algorithms`: no token would be accepted"),
