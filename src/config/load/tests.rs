@@ -443,10 +443,63 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
 
 #[test]
 fn rules_and_profiles_name_what_there_is() {
-    check_rows(&[(
-        "access = { default = \"a\", profiles = { a = { extends = \"worker\" } } }",
-        &[],
-    )]);
+    check_rows(&[
+        (
+            "access.rules = [{ when = { role = \"a\" }, profile = \"admin\" }]",
+            &[],
+        ),
+        (
+            "access.rules = [{ when = {}, profile = \"admin\" }]",
+            &["error: `access.rules.0.when` is empty, so the rule would mean everybody"],
+        ),
+        (
+            "access.rules = [{ when = { claim = \"a\" }, profile = \"admin\" }]",
+            &["error: `access.rules.0.when` has one of `claim` and `value`"],
+        ),
+        (
+            "access.rules = [{ when = { role = \"\" }, profile = \"admin\" }]",
+            &["error: `access.rules.0.when` has an empty member"],
+        ),
+        (
+            "access.rules = [{ when = { role = \"a\" }, profile = \"nobody\" }]",
+            &["error: `access.rules.0.profile` is \"nobody\""],
+        ),
+        (
+            "access.rules = [{ when = { rol = \"a\" }, profile = \"admin\" }]",
+            &["error: unknown key `access.rules.0.when.rol`"],
+        ),
+        (
+            "access.rules = [{ profile = \"admin\" }]",
+            &["error: `access.rules.0.when` is missing"],
+        ),
+        (
+            "access.profiles.admin = {}",
+            &["error: `admin` is a built-in profile"],
+        ),
+        (
+            "access.profiles = { a = { extends = \"b\" }, b = { extends = \"a\" } }",
+            &[
+                "error: `access.profiles.a.extends` is \"b\"",
+                "error: `access.profiles.b.extends` is \"a\"",
+            ],
+        ),
+        (
+            "access.profiles.a.extends = \"c\"",
+            &["error: `access.profiles.a.extends` is \"c\""],
+        ),
+        (
+            "access.profiles.a.allow = [\"complete\", \"Process Instance\"]",
+            &[],
+        ),
+        (
+            "access.profiles.a.deny = [\"Complete\"]",
+            &["error: `access.profiles.a.deny` is \"Complete\""],
+        ),
+        (
+            "access = { default = \"a\", profiles = { a = { extends = \"worker\" } } }",
+            &[],
+        ),
+    ]);
 }
 
 /// Each row: lines of the one issuer, and what is said.
