@@ -12,5 +12,9 @@
     reason = "a test ends at what it did not expect, also where it is set up"
 )]
 
+mod access;
 mod framing;
+mod initiator;
+mod problem;
 mod support;
+mod tokens;
