@@ -230,17 +230,23 @@ mod tests {
             .collect()
     }
 
-    fn peer(address: &str) -> Option<Peer> {
-        Some(Peer {
+    fn peer(address: &str) -> Peer {
+        Peer {
             address: address.parse().unwrap(),
             tls: false,
-        })
+        }
     }
 
     fn sent(pairs: &[(&'static str, &str)], from: &str) -> HeaderMap {
         let mut headers = headers(pairs);
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
-        Forwarded::of(&headers, &Uri::from_static("/x"), peer(from), &trusted).write(&mut headers);
+        Forwarded::of(
+            &headers,
+            &Uri::from_static("/x"),
+            Some(peer(from)),
+            &trusted,
+        )
+        .write(&mut headers);
         headers
     }
 

@@ -59,7 +59,7 @@ pub struct Resources {
     pub requests_in_flight: usize,
     /// The longest wait for the head of the engine's answer.
     pub response_timeout: Duration,
-    /// Tries in all, where a request may be repeated.
+    /// How often a request is sent again, where it may be.
     pub retry_attempts: u32,
     /// The first wait between two tries.
     pub retry_backoff: Duration,

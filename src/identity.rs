@@ -16,6 +16,7 @@ pub struct Identity(Arc<Parts>);
 
 /// What an [`Identity`] is made of.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Parts {
     /// The token's `iss`.
     pub issuer: Arc<str>,
@@ -37,6 +38,37 @@ pub struct Parts {
     pub expires: SystemTime,
     /// Every claim of the token.
     pub claims: Arc<Map<String, Value>>,
+}
+
+impl Parts {
+    /// What nobody is without; everything else is empty.
+    ///
+    /// For callers whom something else than a token names, such as a session of your own.
+    ///
+    /// # Examples
+    /// ```
+    /// use bpmgate::identity::{Identity, Parts};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let mut alice = Parts::new("https://id.example", "alice", SystemTime::now() + Duration::from_mins(1));
+    /// alice.email = Some("alice@example.org".into());
+    /// assert_eq!(Identity::new(alice).name(), "alice@example.org");
+    /// ```
+    #[must_use]
+    pub fn new(issuer: impl Into<Arc<str>>, id: impl Into<String>, expires: SystemTime) -> Self {
+        Self {
+            issuer: issuer.into(),
+            id: id.into(),
+            email: None,
+            name: None,
+            first_name: None,
+            last_name: None,
+            roles: Vec::new(),
+            tenant: None,
+            expires,
+            claims: Arc::default(),
+        }
+    }
 }
 
 impl Identity {

@@ -20,7 +20,7 @@
 //! type under the name, a file or a transient value too.
 //!
 //! In the same pass the members that the caller's profile may not use are refused, and in profiles that
-//! act for oneself alone ([`Access::own_user_only`]) the members that must name the caller are compared,
+//! act for oneself alone ([`Members::others`](crate::access::Members::others)) the members that must name the caller are compared,
 //! and Java-serialized objects are refused.
 //!
 //! What it does not do: it takes no part in who may call the operation, and it does not look into

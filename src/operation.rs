@@ -18,13 +18,13 @@ use percent_encoding::percent_decode_str;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Operation {
-    /// The `operationId` of the engine's OpenAPI document; ours, beginning with `x`, where that has none.
+    /// The `operationId` of the engine's `OpenAPI` document; ours, beginning with `x`, where that has none.
     pub id: &'static str,
     /// The HTTP method.
     pub method: Method,
     /// The path template, below the engine's REST root: `/process-definition/key/{key}/start`.
     pub path: &'static str,
-    /// The tag of the OpenAPI document: `Process Definition`.
+    /// The tag of the `OpenAPI` document: `Process Definition`.
     pub group: &'static str,
     /// What the operation does.
     pub kind: Kind,
@@ -404,6 +404,15 @@ impl BodyPath {
 }
 
 impl Guarded {
+    /// Whether a member of this name is meant.
+    #[must_use]
+    pub fn matches(self, name: &str) -> bool {
+        match self {
+            Self::Member(member) => name == member,
+            Self::Suffix(suffix) => name.ends_with(suffix),
+        }
+    }
+
     fn parse(entry: &'static str) -> Self {
         entry
             .strip_prefix('*')

@@ -102,28 +102,47 @@ pub struct Denial {
     pub operation: &'static str,
     /// The profile that does not allow it.
     pub profile: Box<str>,
-    /// The body or query member that the profile does not allow, where the operation alone would be.
-    pub member: Option<Box<str>>,
+    /// What of the request is not allowed.
+    pub what: Denied,
+}
+
+/// What of a request a profile does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// The operation itself.
+    Operation,
+    /// This member of the body or query; the operation alone would be allowed.
+    Member(Box<str>),
+    /// A user other than the caller, or none, in this member.
+    OtherUser(Box<str>),
 }
 
 impl Problem {
     /// A denial of a whole operation.
     #[must_use]
     pub fn denied(operation: &'static str, profile: &str) -> Self {
-        Self::AccessDenied(Box::new(Denial {
-            operation,
-            profile: profile.into(),
-            member: None,
-        }))
+        Self::denial(operation, profile, Denied::Operation)
     }
 
     /// A denial of one member of a body or query.
     #[must_use]
     pub fn denied_member(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::Member(member.into()))
+    }
+
+    /// A denial of a member that must be the caller's own id and is not.
+    #[must_use]
+    pub fn denied_user(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::OtherUser(member.into()))
+    }
+
+    fn denial(operation: &'static str, profile: &str, what: Denied) -> Self {
+        let profile = profile.into();
         Self::AccessDenied(Box::new(Denial {
             operation,
-            profile: profile.into(),
-            member: Some(member.into()),
+            profile,
+            what,
         }))
     }
 
@@ -242,7 +261,6 @@ impl Problem {
             Self::BadPath(why) => {
                 format!("The path was refused: {why}. Send it in its plain form.").into()
             }
-            Self::BadRequest(why) => (*why).into(),
             Self::TwoCredentials => {
                 "The request has more than one Authorization. Send one bearer token.".into()
             }
@@ -253,11 +271,16 @@ impl Problem {
             Self::TokenInvalid(why) => format!("The token was refused: {why}.").into(),
             Self::TokenExpired => "The token has expired. Get a new one and try again.".into(),
             Self::AccessDenied(denial) => {
-                let Denial { operation, profile, member } = &**denial;
-                match member {
-                    None => format!("The profile `{profile}` does not allow the operation `{operation}`."),
-                    Some(member) => format!(
+                let Denial { operation, profile, what } = &**denial;
+                match what {
+                    Denied::Operation => format!(
+                        "The profile `{profile}` does not allow the operation `{operation}`."
+                    ),
+                    Denied::Member(member) => format!(
                         "The profile `{profile}` does not allow `{member}` in the operation `{operation}`."
+                    ),
+                    Denied::OtherUser(member) => format!(
+                        "The profile `{profile}` allows the operation `{operation}` for oneself: `{member}` must be your own id."
                     ),
                 }
                 .into()
@@ -277,7 +300,7 @@ impl Problem {
             Self::BodyTooLarge(limit) => {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
-            Self::UnsupportedMediaType(why) => (*why).into(),
+            Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
             Self::HeaderTooLarge => {
                 "The request's path and headers are larger than the engine accepts.".into()
             }
@@ -303,11 +326,12 @@ impl Problem {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"bpmgate\"";
-        let description = match self {
-            Self::TokenMissing => return Some(REALM.to_owned()),
-            Self::TokenInvalid(why) => why,
-            Self::TokenExpired => "the token has expired",
-            _ => return None,
+        let description = if let Self::TokenInvalid(why) = self {
+            why
+        } else if *self == Self::TokenExpired {
+            "the token has expired"
+        } else {
+            return (*self == Self::TokenMissing).then(|| REALM.to_owned());
         };
         Some(format!(
             "{REALM}, error=\"invalid_token\", error_description=\"{description}\""
@@ -317,10 +341,12 @@ impl Problem {
     /// After how many seconds it makes sense to try again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::KeysUnavailable => Some(5),
-            Self::Overloaded => Some(1),
-            _ => None,
+        if matches!(self, Self::KeysUnavailable) {
+            Some(5)
+        } else if matches!(self, Self::Overloaded) {
+            Some(1)
+        } else {
+            None
         }
     }
 

@@ -3,6 +3,7 @@
 mod activity;
 mod connection;
 mod resources;
+mod unread;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -23,7 +23,7 @@ use crate::layer::CredentialsLayer;
 use crate::telemetry;
 
 /// Runs the demo, with the engine at `engine` or a small one in memory.
-pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
+pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
     let mut config = Config::default();
     config.admin.listen = None;
     config.telemetry.log_level = config::LogLevel::Info;
@@ -40,7 +40,7 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
             None => Some(Engine::start_with(settings).await?),
         };
         let url = match (&engine, &in_memory) {
-            (Some(url), _) => url.clone(),
+            (Some(url), _) => (*url).clone(),
             (None, Some(engine)) => parse(&engine.url())?,
             (None, None) => return Err(Failure::Running("no engine".into())),
         };

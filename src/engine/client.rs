@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -114,6 +114,15 @@ async fn exchange(
         request.headers_mut().insert(HOST, pool.host.clone());
     }
     *request.version_mut() = http::Version::HTTP_11;
+    // hyper leaves out a GET's body of unknown length unless it is told to send it.
+    let body = request.body();
+    if !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     loop {
         let (mut sender, pooled) = match pool.take() {
             Some(sender) => (sender, true),

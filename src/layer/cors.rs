@@ -70,7 +70,7 @@ impl CorsLayer {
             .allow_methods(AllowMethods::mirror_request())
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(EXPOSED)
-            .max_age(Duration::from_secs(600));
+            .max_age(Duration::from_mins(10));
         Self { cors, allows_none }
     }
 }
@@ -80,7 +80,7 @@ impl<S: Clone> Layer<S> for CorsLayer {
 
     fn layer(&self, inner: S) -> Cors<S> {
         Cors {
-            cors: self.cors.layer(inner.clone()),
+            marked: self.cors.layer(inner.clone()),
             inner,
             allows_none: self.allows_none,
         }
@@ -90,7 +90,7 @@ impl<S: Clone> Layer<S> for CorsLayer {
 /// The service of [`CorsLayer`].
 #[derive(Debug, Clone)]
 pub struct Cors<S> {
-    cors: cors::Cors<S>,
+    marked: cors::Cors<S>,
     inner: S,
     allows_none: bool,
 }
@@ -108,7 +108,7 @@ where
         if self.inner.poll_ready(cx)?.is_pending() {
             return Poll::Pending;
         }
-        self.cors.poll_ready(cx)
+        self.marked.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -127,7 +127,7 @@ where
         } else {
             CorsFuture {
                 state: CorsState::Cors {
-                    future: self.cors.call(request),
+                    future: self.marked.call(request),
                 },
             }
         }

@@ -244,13 +244,11 @@ impl Links {
             return None;
         }
         let prefix = self.addresses.prefixes.get(self.prefix?)?;
-        match &self.addresses.public_url {
-            Some(base) => Some([base, prefix.as_str(), rest].concat()),
-            None => {
-                let host = self.origin.plain_host()?;
-                Some([self.origin.proto, "://", host, prefix, rest].concat())
-            }
+        if let Some(base) = &self.addresses.public_url {
+            return Some([base, prefix.as_str(), rest].concat());
         }
+        let host = self.origin.plain_host()?;
+        Some([self.origin.proto, "://", host, prefix, rest].concat())
     }
 
     /// Collects a JSON answer up to the bound and changes its `links[].href`; every other byte stays.

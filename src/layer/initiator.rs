@@ -24,9 +24,9 @@
 //! Over somebody else's client, here one that answers what it was sent:
 //!
 //! ```
-//! use std::{convert::Infallible, sync::Arc, time::SystemTime};
+//! use std::{convert::Infallible, time::SystemTime};
 //!
-//! use bpmgate::access::Access;
+//! use bpmgate::access::{Access, Builtin};
 //! use bpmgate::identity::{Identity, Parts};
 //! use bpmgate::initiator::Settings;
 //! use bpmgate::layer::InitiatorLayer;
@@ -53,21 +53,12 @@
 //! request.extensions_mut().insert(Catalogue::builtin().find(&Method::POST, path));
 //! request.extensions_mut().insert(Access {
 //!     profile: "user".into(),
-//!     guarded_allowed: false,
-//!     own_user_only: true,
+//!     rule: None,
+//!     members: Builtin::User.members(),
 //! });
-//! request.extensions_mut().insert(Identity::new(Parts {
-//!     issuer: "https://id.example".into(),
-//!     id: "alice".into(),
-//!     email: Some("alice@example.org".into()),
-//!     name: None,
-//!     first_name: None,
-//!     last_name: None,
-//!     roles: vec![],
-//!     tenant: None,
-//!     expires: SystemTime::now(),
-//!     claims: Arc::default(),
-//! }));
+//! let mut alice = Parts::new("https://id.example", "alice", SystemTime::now());
+//! alice.email = Some("alice@example.org".into());
+//! request.extensions_mut().insert(Identity::new(alice));
 //!
 //! let sent = service.oneshot(request).await.unwrap().into_body();
 //! assert_eq!(
@@ -99,6 +90,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::Checked;
 use crate::access::Access;
+use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
 use crate::operation::Matched;
@@ -290,7 +282,10 @@ where
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| cause(&*error.into()))?.into_data() else {
+        let Ok(data) = frame
+            .map_err(|error| problem_in(&*error.into()).unwrap_or(Problem::ClientGone))?
+            .into_data()
+        else {
             continue;
         };
         let so_far = first.len().saturating_add(all.len());
@@ -308,18 +303,6 @@ where
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-/// The problem that a body's error is, or has as its cause; else the client went away.
-fn cause(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(problem) = error.downcast_ref::<Problem>() {
-            return problem.clone();
-        }
-        next = error.source();
-    }
-    Problem::ClientGone
 }
 
 pin_project! {

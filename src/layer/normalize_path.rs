@@ -56,7 +56,8 @@ impl Check for NormalizePath {
         let uri = request.uri();
         let changed = match normalize(uri.path()).map_err(|bad| Problem::BadPath(bad.reason()))? {
             Cow::Borrowed(path) if path.len() == uri.path().len() && uri.scheme().is_none() => None,
-            path => Some(with_path(&path, uri.query())?),
+            Cow::Borrowed(path) => Some(with_path(path, uri.query())?),
+            Cow::Owned(path) => Some(with_path(&path, uri.query())?),
         };
         if let Some(uri) = changed {
             *request.uri_mut() = uri;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::access::{AccessRules, Profile};
+use crate::access::{AccessRules, Builtin};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
@@ -30,11 +30,12 @@ impl Resources {
         let engine = &config.engine;
         let keys = config.issuers.iter().map(|issuer| {
             let (rules, source) = issuer.rules_and_keys()?;
-            let mut settings = RefreshSettings::default();
-            settings.refresh = issuer.jwks_refresh;
-            settings.cooldown = issuer.jwks_cooldown;
-            settings.timeout = issuer.jwks_timeout;
-            settings.stale = issuer.jwks_stale;
+            let settings = RefreshSettings {
+                refresh: issuer.jwks_refresh,
+                cooldown: issuer.jwks_cooldown,
+                timeout: issuer.jwks_timeout,
+                stale: issuer.jwks_stale,
+            };
             Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
         });
         Ok(Self {
@@ -128,10 +129,10 @@ fn request_body(config: &Config) -> Option<u64> {
     Some(config.server.limits.request_body.bytes()).filter(|&bytes| bytes > 0)
 }
 
-fn profile(name: &str) -> Result<Profile, BoxError> {
-    [Profile::None, Profile::User, Profile::Transparent]
+fn profile(name: &str) -> Result<Builtin, BoxError> {
+    [Builtin::None, Builtin::User, Builtin::Transparent]
         .into_iter()
-        .find(|profile| profile.name() == name)
+        .find(|profile| profile.as_str() == name)
         .ok_or_else(|| format!("access.default {name:?} is not enforced yet").into())
 }
 
@@ -150,24 +151,24 @@ fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
 }
 
 fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxError> {
-    let mut settings = initiator::Settings::default();
-    settings.names = Names::new(&table.id, &table.email, &table.name)?;
-    settings.missing = match table.missing {
-        config::Missing::Empty => Missing::Empty,
-        config::Missing::Null => Missing::Null,
-        config::Missing::Omit => Missing::Omit,
-        config::Missing::Reject => Missing::Reject,
-    };
-    settings.messages = match table.messages {
-        config::Messages::Protect => Messages::Protect,
-        config::Messages::Inject => Messages::Inject,
-    };
-    settings.protect_later_writes = table.protect_later_writes;
-    settings.restarts = match table.restarts {
-        config::Restarts::Deny => Restarts::Deny,
-        config::Restarts::Keep => Restarts::Keep,
-    };
-    Ok(settings)
+    Ok(initiator::Settings {
+        names: Names::new(&table.id, &table.email, &table.name)?,
+        missing: match table.missing {
+            config::Missing::Empty => Missing::Empty,
+            config::Missing::Null => Missing::Null,
+            config::Missing::Omit => Missing::Omit,
+            config::Missing::Reject => Missing::Reject,
+        },
+        messages: match table.messages {
+            config::Messages::Protect => Messages::Protect,
+            config::Messages::Inject => Messages::Inject,
+        },
+        protect_later_writes: table.protect_later_writes,
+        restarts: match table.restarts {
+            config::Restarts::Deny => Restarts::Deny,
+            config::Restarts::Keep => Restarts::Keep,
+        },
+    })
 }
 
 impl config::Issuer {

@@ -17,16 +17,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::keys::{Candidates, KeySet};
+use super::keys::KeySet;
 use super::{BearerToken, TokenError, json};
 
 /// The longest `kid` that is looked up, in bytes.
 pub const MAX_KEY_ID_BYTES: usize = 512;
-
-/// How many keys are tried when the token does not name one that is known by its name.
-///
-/// Each try costs a signature check, so a caller must not be able to ask for many.
-pub const MAX_KEYS_TRIED: usize = 4;
 
 /// A signature algorithm of RFC 7518 §3.1 or RFC 8037 that a token may use. None is symmetric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,7 +80,7 @@ impl Algorithm {
         }
     }
 
-    const fn of_library(self) -> jsonwebtoken::Algorithm {
+    pub(super) const fn of_library(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::Rs256 => jsonwebtoken::Algorithm::RS256,
             Self::Rs384 => jsonwebtoken::Algorithm::RS384,
@@ -188,50 +183,20 @@ impl<'a> Jws<'a> {
         &self.payload
     }
 
-    /// Verifies the signature with the key that the token names.
-    ///
-    /// Where no key has that name (or the token names none), the keys without a name that fit are
-    /// tried (all that fit, if the token names none), at most [`MAX_KEYS_TRIED`].
+    /// Verifies the signature with the key that the token names; see [`KeySet::verify`].
     ///
     /// # Errors
-    /// [`TokenError::AlgorithmNotAllowed`] if `alg` is not in `algorithms`; [`TokenError::KeyUnfit`]
-    /// if the named key is for something else; [`TokenError::KeyAmbiguous`] if several keys would have
-    /// to be tried; [`TokenError::Signature`] if the named key did not sign this;
-    /// [`TokenError::KeyUnknown`] if no known key did, so newer keys may help.
+    /// [`TokenError::AlgorithmNotAllowed`] if `alg` is not in `algorithms`; else as [`KeySet::verify`].
     pub fn verify(&self, algorithms: &[Algorithm], keys: &KeySet) -> Result<(), TokenError> {
-        let algorithm = self.algorithm;
-        if !algorithms.contains(&algorithm) {
-            return Err(TokenError::AlgorithmNotAllowed(algorithm));
+        if !algorithms.contains(&self.algorithm) {
+            return Err(TokenError::AlgorithmNotAllowed(self.algorithm));
         }
-        match keys.candidates(self.key_id(), algorithm) {
-            Candidates::Named(key) => {
-                if self.signed_by(key.decoding()) {
-                    Ok(())
-                } else {
-                    Err(TokenError::Signature)
-                }
-            }
-            Candidates::NamedUnfit => Err(TokenError::KeyUnfit(algorithm)),
-            Candidates::Unnamed(keys) if keys.len() > MAX_KEYS_TRIED => {
-                Err(TokenError::KeyAmbiguous)
-            }
-            Candidates::Unnamed(keys) => keys
-                .iter()
-                .any(|key| self.signed_by(key.decoding()))
-                .then_some(())
-                .ok_or(TokenError::KeyUnknown),
-            Candidates::Ambiguous => Err(TokenError::KeyAmbiguous),
-        }
-    }
-
-    fn signed_by(&self, key: &jsonwebtoken::DecodingKey) -> bool {
-        jsonwebtoken::crypto::verify(
-            self.signature,
+        keys.verify(
+            self.key_id(),
+            self.algorithm,
             self.signing_input.as_bytes(),
-            key,
-            self.algorithm.of_library(),
+            self.signature,
         )
-        .unwrap_or(false)
     }
 }
 

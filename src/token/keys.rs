@@ -24,6 +24,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
+use super::TokenError;
 use super::json::{self, NotStrict};
 use super::jws::{Algorithm, MAX_KEY_ID_BYTES};
 
@@ -32,6 +33,11 @@ pub const MAX_SET_BYTES: usize = 1024 * 1024;
 
 /// The most keys that a set may have.
 pub const MAX_KEYS: usize = 256;
+
+/// How many keys are tried when the token does not name one that is known by its name.
+///
+/// Each try costs a signature check, so a caller must not be able to ask for many.
+pub const MAX_KEYS_TRIED: usize = 4;
 
 /// The public keys of one issuer.
 #[derive(Clone, Default)]
@@ -42,7 +48,7 @@ pub struct KeySet {
 
 /// One key, ready to verify.
 #[derive(Clone)]
-pub(crate) struct Key {
+struct Key {
     id: Option<Box<str>>,
     algorithms: &'static [Algorithm],
     /// The key's public bytes: for equality only.
@@ -57,8 +63,10 @@ enum Material {
 }
 
 impl Key {
-    pub(super) fn decoding(&self) -> &DecodingKey {
-        &self.decoding
+    /// The only place where a signature is checked.
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        let algorithm = algorithm.of_library();
+        jsonwebtoken::crypto::verify(signature, message, &self.decoding, algorithm).unwrap_or(false)
     }
 
     fn is_same_as(&self, other: &Self) -> bool {
@@ -116,7 +124,7 @@ fn first_reason(ignored: &[Ignored]) -> String {
 }
 
 /// Which keys may have signed a token.
-pub(crate) enum Candidates<'a> {
+enum Candidates<'a> {
     /// The one key of that name.
     Named(&'a Key),
     /// There is a key of that name, for other algorithms.
@@ -239,7 +247,37 @@ impl KeySet {
                 .all(|key| other.keys.iter().any(|known| known.is_same_as(key)))
     }
 
-    pub(crate) fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> Candidates<'_> {
+    /// Verifies a signature (base64url, RFC 7515 §2) of a message with the key of that name.
+    ///
+    /// Where no key has that name, the keys without a name that fit are tried; without a name, all that
+    /// fit. More than [`MAX_KEYS_TRIED`] are refused untried.
+    ///
+    /// # Errors
+    /// [`TokenError::KeyUnfit`] if the named key is for other algorithms; [`TokenError::KeyAmbiguous`] if
+    /// several keys have that name, or too many would have to be tried; [`TokenError::Signature`] if the
+    /// named key did not sign this; [`TokenError::KeyUnknown`] if no known key did, so newer ones may help.
+    pub fn verify(
+        &self,
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &str,
+    ) -> Result<(), TokenError> {
+        let verifies = |key: &Key| key.verifies(algorithm, message, signature);
+        match self.candidates(key_id, algorithm) {
+            Candidates::Named(key) if verifies(key) => Ok(()),
+            Candidates::Named(_) => Err(TokenError::Signature),
+            Candidates::NamedUnfit => Err(TokenError::KeyUnfit(algorithm)),
+            Candidates::Ambiguous => Err(TokenError::KeyAmbiguous),
+            Candidates::Unnamed(keys) if keys.len() > MAX_KEYS_TRIED => {
+                Err(TokenError::KeyAmbiguous)
+            }
+            Candidates::Unnamed(keys) if keys.iter().copied().any(verifies) => Ok(()),
+            Candidates::Unnamed(_) => Err(TokenError::KeyUnknown),
+        }
+    }
+
+    fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> Candidates<'_> {
         let fits = |key: &&Key| key.algorithms.contains(&algorithm);
         if let Some(id) = id {
             let named = || self.keys.iter().filter(|key| key.id.as_deref() == Some(id));
