@@ -252,7 +252,8 @@ fn is_or_has(value: &Value, wanted: &str) -> bool {
         Value::Array(elements) => elements
             .iter()
             .any(|element| !element.is_array() && is_or_has(element, wanted)),
-        Value::Bool(_) | Value::Number(_) => value.to_string() == wanted,
+        Value::Bool(truth) => wanted == if *truth { "true" } else { "false" },
+        Value::Number(number) => number.to_string() == wanted,
         Value::Null | Value::Object(_) => false,
     }
 }

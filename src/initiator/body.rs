@@ -63,10 +63,10 @@ impl Walk<'_> {
             .iter()
             .map(|path| Place { path, gone: 0 })
             .collect();
-        let mut users_missing = if !self.access.members.others {
-            operation.user_fields.clone()
-        } else {
+        let mut users_missing = if self.access.members.others {
             Vec::new()
+        } else {
+            operation.user_fields.clone()
         };
         let mut to_write = match self.rules.treatment {
             Treatment::Write(member) => Some(member),
