@@ -13,8 +13,12 @@
 )]
 
 mod access;
+mod cors;
 mod framing;
+mod headers;
 mod initiator;
+mod links;
 mod problem;
+mod routes;
 mod support;
 mod tokens;
