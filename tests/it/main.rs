@@ -12,5 +12,13 @@
     reason = "a test ends at what it did not expect, also where it is set up"
 )]
 
+mod access;
+mod cors;
 mod framing;
+mod headers;
+mod initiator;
+mod links;
+mod problem;
+mod routes;
 mod support;
+mod tokens;

@@ -206,7 +206,14 @@ impl Process {
         tokio::spawn(async move {
             let mut tell = Some(tell);
             while let Ok(Some(line)) = lines.next_line().await {
-                if let Some((_, address)) = line.split_once("listening address=")
+                let address = line.split_once("listening address=");
+                // The same line as JSON: `"address":"127.0.0.1:1"`.
+                let address = address.or_else(|| {
+                    let (_, rest) = line.split_once("\"message\":\"listening\"")?;
+                    let (_, rest) = rest.split_once("\"address\":\"")?;
+                    rest.split_once('"').map(|(address, rest)| (rest, address))
+                });
+                if let Some((_, address)) = address
                     && let Some(tell) = tell.take()
                 {
                     tell.send(address.parse().unwrap()).unwrap();
