@@ -12,5 +12,9 @@
     reason = "a test ends at what it did not expect, also where it is set up"
 )]
 
+mod connections;
+
 mod framing;
+mod shutdown;
+mod streaming;
 mod support;
