@@ -13,6 +13,7 @@
 )]
 
 mod connections;
+mod faults;
 
 mod framing;
 mod shutdown;

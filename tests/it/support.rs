@@ -344,8 +344,8 @@ impl Client {
     ) -> hyper::Result<Response<Incoming>> {
         let authority = self.address.to_string();
         let answer = async {
-            let mut sender = self.sender.lock().await;
-            match &mut *sender {
+            let mut guard = self.sender.lock().await;
+            match &mut *guard {
                 Sender::Http1(sender) => {
                     if !request.headers().contains_key(HOST) {
                         let host = authority.parse().unwrap();
@@ -360,9 +360,11 @@ impl Client {
                     parts.authority = Some(authority.parse().unwrap());
                     *request.uri_mut() = Uri::from_parts(parts).unwrap();
                     *request.version_mut() = http::Version::HTTP_2;
-                    let mut sender = sender.clone();
-                    sender.ready().await?;
-                    sender.send_request(request).await
+                    let mut stream = sender.clone();
+                    // Others need not wait for the answer.
+                    drop(guard);
+                    stream.ready().await?;
+                    stream.send_request(request).await
                 }
             }
         };
