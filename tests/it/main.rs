@@ -13,12 +13,16 @@
 )]
 
 mod access;
+mod connections;
 mod cors;
+mod faults;
 mod framing;
 mod headers;
 mod initiator;
 mod links;
 mod problem;
 mod routes;
+mod shutdown;
+mod streaming;
 mod support;
 mod tokens;
