@@ -527,6 +527,9 @@ pub struct Initiator {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub model_cache: Duration,
+    /// How many definitions' models are remembered; the least used are asked for again.
+    #[schemars(range(min = 1))]
+    pub model_entries: u64,
     /// Names of model initiators to protect from the first request on.
     pub model_names: Vec<String>,
     /// Keeps later writes of variables (task completion, forms, `PUT .../variables`) away from these names.
@@ -545,6 +548,7 @@ impl Default for Initiator {
             messages: Messages::Protect,
             model_initiator: true,
             model_cache: Duration::from_secs(1),
+            model_entries: 10_000,
             model_names: Vec::new(),
             protect_later_writes: true,
             restarts: Restarts::Deny,

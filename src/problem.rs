@@ -84,6 +84,9 @@ pub enum Problem {
     /// 502 `engine_rejected_credentials`: the engine refused the gateway's own account.
     #[error("the engine rejected the gateway's credentials")]
     EngineRejectedCredentials,
+    /// 502 `model_unavailable`: the engine did not show the process model, so its initiator variable is unknown.
+    #[error("process model unavailable")]
+    ModelUnavailable,
     /// 503 `keys_unavailable`: the issuer's keys could not be fetched yet.
     #[error("issuer keys unavailable")]
     KeysUnavailable,
@@ -222,6 +225,11 @@ impl Problem {
                 "engine_rejected_credentials",
                 "Engine rejected the gateway's credentials",
             ),
+            Self::ModelUnavailable => (
+                StatusCode::BAD_GATEWAY,
+                "model_unavailable",
+                "Process model unavailable",
+            ),
             Self::KeysUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "keys_unavailable",
@@ -313,6 +321,9 @@ impl Problem {
             Self::EngineBadAnswer => "The process engine sent no valid answer.".into(),
             Self::EngineRejectedCredentials => {
                 "The process engine refused the gateway's own account. Tell its operator; a new token does not help.".into()
+            }
+            Self::ModelUnavailable => {
+                "The process engine did not show the model, so nothing was started or written. Try again later.".into()
             }
             Self::KeysUnavailable => {
                 "The keys to check the token with cannot be had yet. Try again in some seconds.".into()

@@ -54,7 +54,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     findings
 }
 
-pub(super) const NOT_YET: [NotYet; 13] = [
+pub(super) const NOT_YET: [NotYet; 10] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -96,24 +96,6 @@ pub(super) const NOT_YET: [NotYet; 13] = [
         severity: Severity::Error,
         asked: Asked::EachIssuer(|issuer| !issuer.hs_secret.is_empty()),
         title: "is not supported yet",
-    },
-    NotYet {
-        key: "initiator.model_initiator",
-        severity: Severity::Warning,
-        asked: Asked::Once(|config| config.initiator.model_initiator),
-        title: "does nothing yet: the model's own initiator variable is not filled",
-    },
-    NotYet {
-        key: "initiator.model_cache",
-        severity: Severity::Warning,
-        asked: Asked::Once(|_| true),
-        title: "does nothing yet",
-    },
-    NotYet {
-        key: "initiator.model_names",
-        severity: Severity::Warning,
-        asked: Asked::Once(|config| !config.initiator.model_names.is_empty()),
-        title: "does nothing yet: these names are not protected",
     },
     NotYet {
         key: "workflow_api.enabled",

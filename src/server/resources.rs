@@ -13,6 +13,7 @@ use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerRules, Verifier};
 
@@ -71,6 +72,11 @@ impl Resources {
             verifier: Verifier::new(keys.collect::<Result<Vec<_>, _>>()?)?,
             access: Arc::new(access(&config.access)?),
             initiator: initiator_of(&config.initiator)?,
+            models: config.initiator.model_initiator.then(|| ModelSettings {
+                believed: config.initiator.model_cache,
+                entries: config.initiator.model_entries,
+                names: config.initiator.model_names.clone(),
+            }),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,

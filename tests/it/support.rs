@@ -166,6 +166,8 @@ pub(crate) fn config(issuer: &Issuer, engine_url: &str) -> Config {
     config.engine.url = engine_url.parse().unwrap();
     config.engine.retry.backoff = Duration::from_millis(20);
     config.access.default = "transparent".to_owned();
+    // So that the engine sees the client's requests alone; `models.rs` tests those of the gateway.
+    config.initiator.model_initiator = false;
     config.issuers = vec![config::Issuer {
         issuer: issuer.url().parse().unwrap(),
         jwks_url: Some(issuer.jwks_url().parse().unwrap()),

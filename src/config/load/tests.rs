@@ -392,20 +392,6 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("initiator.model_initiator = false", &[]),
         (
-            "initiator.model_initiator = true",
-            &[
-                "warning: `initiator.model_initiator` does nothing yet: the model's own initiator variable is not filled",
-            ],
-        ),
-        (
-            "initiator.model_cache = \"2s\"",
-            &["warning: `initiator.model_cache` does nothing yet"],
-        ),
-        (
-            "initiator.model_names = [\"x\"]",
-            &["warning: `initiator.model_names` does nothing yet: these names are not protected"],
-        ),
-        (
             "initiator = { messages = \"inject\", protect_later_writes = false, restarts = \"keep\" }",
             &[],
         ),
