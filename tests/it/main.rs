@@ -14,11 +14,15 @@
 
 mod access;
 mod cors;
+mod demo;
+mod errors;
 mod framing;
 mod headers;
 mod initiator;
 mod links;
+mod log;
 mod problem;
 mod routes;
+mod serve;
 mod support;
 mod tokens;
