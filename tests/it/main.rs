@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod check;
 mod cors;
 mod demo;
 mod errors;
@@ -25,4 +26,5 @@ mod problem;
 mod routes;
 mod serve;
 mod support;
+mod tls;
 mod tokens;
