@@ -54,7 +54,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     findings
 }
 
-pub(super) const NOT_YET: [NotYet; 16] = [
+pub(super) const NOT_YET: [NotYet; 13] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -114,26 +114,6 @@ pub(super) const NOT_YET: [NotYet; 16] = [
         severity: Severity::Warning,
         asked: Asked::Once(|config| !config.initiator.model_names.is_empty()),
         title: "does nothing yet: these names are not protected",
-    },
-    NotYet {
-        key: "access.default",
-        severity: Severity::Error,
-        asked: Asked::Once(|config| {
-            !["user", "transparent", "none"].contains(&config.access.default.as_str())
-        }),
-        title: "supports `user`, `transparent` and `none` so far",
-    },
-    NotYet {
-        key: "access.rules",
-        severity: Severity::Error,
-        asked: Asked::Once(|config| !config.access.rules.is_empty()),
-        title: "is not enforced yet",
-    },
-    NotYet {
-        key: "access.profiles",
-        severity: Severity::Error,
-        asked: Asked::Once(|config| !config.access.profiles.is_empty()),
-        title: "is not enforced yet",
     },
     NotYet {
         key: "workflow_api.enabled",

@@ -14,9 +14,11 @@
 
 mod access;
 mod check;
+mod connections;
 mod cors;
 mod demo;
 mod errors;
+mod faults;
 mod framing;
 mod headers;
 mod initiator;
@@ -25,6 +27,8 @@ mod log;
 mod problem;
 mod routes;
 mod serve;
+mod shutdown;
+mod streaming;
 mod support;
 mod tls;
 mod tokens;
