@@ -54,6 +54,7 @@ impl Demo {
 }
 
 /// Whether there is a curl; without one there is nothing to paste into.
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 fn has_curl() -> bool {
     let found = std::process::Command::new("curl").arg("--version").output();
     if found.is_err() {
@@ -105,7 +106,7 @@ fn redacted(output: &str) -> String {
             shown.push_str("(time)\"");
         } else if let Some((before, after)) = piece.split_once("127.0.0.1:") {
             let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-            shown.push_str(&format!("{before}(gateway){after}"));
+            shown.extend([before, "(gateway)", after]);
         } else {
             shown.push_str(piece);
         }
