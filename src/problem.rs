@@ -63,9 +63,6 @@ pub enum Problem {
     /// 415 `unsupported_media_type`: a body that must be read and is not declared as JSON.
     #[error("unsupported media type: {0}")]
     UnsupportedMediaType(&'static str),
-    /// 431 `header_too_large`: more than the engine takes.
-    #[error("header block too large")]
-    HeaderTooLarge,
     /// 499-like, never sent: the client went away while its body was read.
     #[error("the client went away")]
     ClientGone,
@@ -195,11 +192,6 @@ impl Problem {
                 "unsupported_media_type",
                 "Unsupported media type",
             ),
-            Self::HeaderTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "header_too_large",
-                "Header too large",
-            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -309,9 +301,6 @@ impl Problem {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
             Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
-            Self::HeaderTooLarge => {
-                "The request's path and headers are larger than the engine accepts.".into()
-            }
             Self::Internal | Self::Misconfigured(_) => {
                 "The gateway made a mistake. Its log has the request id.".into()
             }
@@ -400,5 +389,91 @@ impl From<std::convert::Infallible> for Problem {
 impl From<crate::splice::SpliceError> for Problem {
     fn from(error: crate::splice::SpliceError) -> Self {
         Self::BodyInvalid(format!("The body was refused: {error}.").into_boxed_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The match makes the compiler ask for a new one, which the list below then needs too.
+    fn every() -> Vec<Problem> {
+        let all = vec![
+            Problem::BadPath(""),
+            Problem::BadRequest(""),
+            Problem::TwoCredentials,
+            Problem::BodyInvalid("".into()),
+            Problem::TokenMissing,
+            Problem::TokenInvalid(""),
+            Problem::TokenExpired,
+            Problem::denied("", ""),
+            Problem::ProtectedVariable("".into()),
+            Problem::CannotAttribute(""),
+            Problem::NotFound,
+            Problem::MethodNotAllowed("".into()),
+            Problem::RequestTimeout,
+            Problem::BodyTooLarge(0),
+            Problem::UnsupportedMediaType(""),
+            Problem::Internal,
+            Problem::Misconfigured(""),
+            Problem::EngineUnreachable,
+            Problem::EngineBadAnswer,
+            Problem::EngineRejectedCredentials,
+            Problem::KeysUnavailable,
+            Problem::Overloaded,
+            Problem::EngineTimeout,
+        ];
+        for problem in &all {
+            match problem {
+                Problem::BadPath(_)
+                | Problem::BadRequest(_)
+                | Problem::TwoCredentials
+                | Problem::BodyInvalid(_)
+                | Problem::TokenMissing
+                | Problem::TokenInvalid(_)
+                | Problem::TokenExpired
+                | Problem::AccessDenied(_)
+                | Problem::ProtectedVariable(_)
+                | Problem::CannotAttribute(_)
+                | Problem::NotFound
+                | Problem::MethodNotAllowed(_)
+                | Problem::RequestTimeout
+                | Problem::BodyTooLarge(_)
+                | Problem::UnsupportedMediaType(_)
+                | Problem::Internal
+                | Problem::Misconfigured(_)
+                | Problem::EngineUnreachable
+                | Problem::EngineBadAnswer
+                | Problem::EngineRejectedCredentials
+                | Problem::KeysUnavailable
+                | Problem::Overloaded
+                | Problem::EngineTimeout => {}
+                Problem::ClientGone => panic!("never sent"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_documented_codes_are_those_there_are() {
+        let known: Vec<_> = every()
+            .iter()
+            .map(|problem| {
+                (
+                    problem.code().to_owned(),
+                    problem.status().as_u16().to_string(),
+                )
+            })
+            .collect();
+        let document = include_str!("../docs/errors.md");
+        let documented: Vec<_> = document
+            .lines()
+            .filter_map(|line| {
+                let (code, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                let (status, _) = rest.split_once(" | ")?;
+                Some((code.to_owned(), status.to_owned()))
+            })
+            .collect();
+        assert_eq!(documented, known);
     }
 }

@@ -235,10 +235,20 @@ impl Process {
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
         std::fs::write(&file, text).unwrap();
+        Self::serve(directory, &[]).await
+    }
+
+    /// Runs `bpmgate serve` with nothing but these environment variables.
+    pub(crate) async fn with_environment(environment: &[(&str, &str)]) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), environment).await
+    }
+
+    /// Runs it in this directory, where a `config.toml` may be.
+    async fn serve(directory: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bpmgate"))
-            .args(["serve", "--config"])
-            .arg(&file)
+            .arg("serve")
             .env_clear()
+            .envs(environment.iter().copied())
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
