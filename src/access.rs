@@ -76,7 +76,8 @@ pub struct Profile {
 pub struct UnknownOperation(pub String);
 
 impl Profile {
-    /// A profile of one's own: `base` with some operations more and some less; `deny` beats `allow`. Each
+    /// A profile of one's own: `base` with some operations more and some less; `deny` beats `allow`, in every
+    /// profile that it comes from too. Each
     /// name is an operation's id or a group of the catalogue.
     ///
     /// # Errors
@@ -87,17 +88,12 @@ impl Profile {
         allow: &[String],
         deny: &[String],
     ) -> Result<Self, UnknownOperation> {
-        let allowed = named(allow)?;
-        let denied = named(deny)?;
         let mut profile = Self {
             name: name.into(),
             ..base.clone()
         };
-        for id in &allowed {
-            profile.deny.remove(id);
-        }
-        profile.allow.extend(allowed);
-        profile.deny.extend(denied);
+        profile.allow.extend(named(allow)?);
+        profile.deny.extend(named(deny)?);
         Ok(profile)
     }
 

@@ -365,7 +365,7 @@ pub struct Issuer {
     pub public_key_file: PathBuf,
     /// Tokens must name one of these in `aud`. Empty: not asked, which is allowed only where the product writes no `aud`: the presets `clerk` (session tokens) and `cognito` (access tokens).
     pub audience: Vec<String>,
-    /// Tokens must name one of these in `azp`. Empty: not asked.
+    /// The client that the token was made for must be one of these: its `azp`, else `client_id` (`entra`: `azp`, `appid`; `okta`: `cid`; `cognito`: `client_id`). Empty: not asked.
     pub authorized_parties: Vec<String>,
     /// Signature algorithms that are accepted, at least one and each once. The asymmetric ones, or with `hs_secret` those that begin with `HS`; never both.
     pub algorithms: Vec<Algorithm>,
@@ -483,6 +483,9 @@ pub struct Initiator {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub model_cache: Duration,
+    /// How many definitions' models are remembered; the least used are asked for again.
+    #[schemars(range(min = 1))]
+    pub model_entries: u64,
     /// Names of model initiators to protect from the first request on.
     pub model_names: Vec<String>,
     /// Keeps later writes of variables (task completion, forms, `PUT .../variables`) away from these names.
@@ -501,6 +504,7 @@ impl Default for Initiator {
             messages: Messages::Protect,
             model_initiator: true,
             model_cache: Duration::from_secs(1),
+            model_entries: 10_000,
             model_names: Vec::new(),
             protect_later_writes: true,
             restarts: Restarts::Deny,

@@ -44,7 +44,7 @@ pub use jws::Jws;
 pub use keys::{KeySet, KeySetError};
 #[cfg(feature = "fetch")]
 pub use refresh::{KeySource, Keys, KeysStatus, RefreshSettings};
-pub use verifier::{IssuerKeys, TwoIssuers, Verifier};
+pub use verifier::{IssuerKeys, Verifier, VerifierError};
 
 /// The longest token that is read, in bytes. The engine's own limit for all headers together is 8 KiB.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;

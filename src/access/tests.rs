@@ -361,7 +361,7 @@ fn a_profile_of_ones_own_adds_and_takes_away() {
         (&staff, "complete", false),
         (&staff, "claim", true),
         (&staff, "createDeployment", false),
-        (&lead, "complete", true),
+        (&lead, "complete", false),
         (&lead, "getIncidents", true),
         (&lead, "createComment", false),
     ] {

@@ -33,7 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 14] = [
+pub(super) const NOT_YET: [NotYet; 8] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -57,42 +57,6 @@ pub(super) const NOT_YET: [NotYet; 14] = [
         severity: Severity::Error,
         asked: |config| !is_supported_mode(config.engine.credentials.mode),
         title: "supports `basic` and `none` so far",
-    },
-    NotYet {
-        key: "initiator.model_initiator",
-        severity: Severity::Warning,
-        asked: |config| config.initiator.model_initiator,
-        title: "does nothing yet: the model's own initiator variable is not filled",
-    },
-    NotYet {
-        key: "initiator.model_cache",
-        severity: Severity::Warning,
-        asked: |_| true,
-        title: "does nothing yet",
-    },
-    NotYet {
-        key: "initiator.model_names",
-        severity: Severity::Warning,
-        asked: |config| !config.initiator.model_names.is_empty(),
-        title: "does nothing yet: these names are not protected",
-    },
-    NotYet {
-        key: "access.default",
-        severity: Severity::Error,
-        asked: |config| !["user", "transparent", "none"].contains(&config.access.default.as_str()),
-        title: "supports `user`, `transparent` and `none` so far",
-    },
-    NotYet {
-        key: "access.rules",
-        severity: Severity::Error,
-        asked: |config| !config.access.rules.is_empty(),
-        title: "is not enforced yet",
-    },
-    NotYet {
-        key: "access.profiles",
-        severity: Severity::Error,
-        asked: |config| !config.access.profiles.is_empty(),
-        title: "is not enforced yet",
     },
     NotYet {
         key: "workflow_api.enabled",

@@ -8,6 +8,8 @@ use super::{
     Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
     Rule, Server, UNSET_ISSUER,
 };
+use crate::access::Builtin;
+use crate::operation::Catalogue;
 use crate::token::IssuerRules;
 
 /// Finds every rule that the configuration breaks, and what it should be warned of.
@@ -425,9 +427,8 @@ fn initiator(initiator: &Initiator, findings: &mut Vec<Finding>) {
 }
 
 fn access(access: &Access, findings: &mut Vec<Finding>) {
-    let exists =
-        |name: &str| BUILT_IN_PROFILES.contains(&name) || access.profiles.contains_key(name);
-    if access.default != "none" && !exists(&access.default) {
+    let exists = |name: &str| built_in(name).is_some() || access.profiles.contains_key(name);
+    if !exists(&access.default) {
         findings.push(no_profile("access.default", &access.default, access));
     }
     for (index, rule) in access.rules.iter().enumerate() {
@@ -443,7 +444,7 @@ fn access(access: &Access, findings: &mut Vec<Finding>) {
     }
     for (name, profile) in &access.profiles {
         let table = format!("access.profiles.{name}");
-        if name == "none" || BUILT_IN_PROFILES.contains(&name.as_str()) {
+        if built_in(name).is_some() {
             findings.push(
                 Finding::said(&table, format!("`{name}` is a built-in profile"))
                     .with_label("expected a name of your own"),
@@ -462,9 +463,28 @@ fn access(access: &Access, findings: &mut Vec<Finding>) {
             }
         }
         for (list, names) in [("allow", &profile.allow), ("deny", &profile.deny)] {
-            findings.extend(no_empty_text(&format!("{table}.{list}"), names));
+            let key = format!("{table}.{list}");
+            findings.extend(names.iter().filter_map(|name| no_operation(&key, name)));
         }
     }
+}
+
+/// A name that is neither an operation's id nor a group of the catalogue.
+fn no_operation(key: &str, name: &str) -> Option<Finding> {
+    let rows = Catalogue::builtin().operations().iter();
+    let known = || rows.clone().flat_map(|row| [row.id, row.group]);
+    if known().any(|known| known == name) {
+        return None;
+    }
+    let finding = Finding::expected(
+        key,
+        name,
+        "the id of an operation or a group of the catalogue",
+    );
+    Some(match super::diagnostic::nearest(name, known()) {
+        Some(nearest) => finding.with_hint(format!("did you mean `{nearest}`?")),
+        None => finding.with_hint("docs/access.md lists them all"),
+    })
 }
 
 fn when(table: &str, rule: &Rule) -> Option<Finding> {
@@ -497,9 +517,9 @@ fn when(table: &str, rule: &Rule) -> Option<Finding> {
 }
 
 fn no_profile(key: &str, name: &str, access: &Access) -> Finding {
-    let known = BUILT_IN_PROFILES
-        .iter()
-        .copied()
+    let built_in = Builtin::ALL.map(Builtin::as_str);
+    let known = built_in
+        .into_iter()
         .chain(access.profiles.keys().map(String::as_str));
     let nearest = super::diagnostic::nearest(name, known);
     let finding = Finding::expected(
@@ -507,7 +527,7 @@ fn no_profile(key: &str, name: &str, access: &Access) -> Finding {
         name,
         format!(
             "one of {}, or one of `access.profiles`",
-            BUILT_IN_PROFILES.join(", ")
+            built_in.join(", ")
         ),
     );
     match nearest {
@@ -628,11 +648,8 @@ fn variable_name(key: &str, name: &str) -> Option<Finding> {
     })
 }
 
-const BUILT_IN_PROFILES: [&str; 6] = [
-    "user",
-    "worker",
-    "operator",
-    "deployer",
-    "admin",
-    "transparent",
-];
+fn built_in(name: &str) -> Option<Builtin> {
+    Builtin::ALL
+        .into_iter()
+        .find(|profile| profile.as_str() == name)
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::access::{AccessRules, Builtin};
+use crate::access::{AccessRules, Builtin, Profile, When};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
@@ -13,6 +13,7 @@ use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
@@ -42,6 +43,7 @@ impl Resources {
             let keys = Keys::spawn(rules.clone(), source, settings);
             Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
+        let issuers = keys.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             prefixes: config
                 .routes
@@ -72,9 +74,18 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: Verifier::new(keys.collect::<Result<Vec<_>, _>>()?)?,
-            access: Arc::new(AccessRules::new(profile(&config.access.default)?)),
+            verifier: if config.shared_ids {
+                Verifier::with_shared_ids(issuers)?
+            } else {
+                Verifier::new(issuers)?
+            },
+            access: Arc::new(access(&config.access)?),
             initiator: initiator_of(&config.initiator)?,
+            models: config.initiator.model_initiator.then(|| ModelSettings {
+                believed: config.initiator.model_cache,
+                entries: config.initiator.model_entries,
+                names: config.initiator.model_names.clone(),
+            }),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
@@ -133,11 +144,42 @@ fn request_body(config: &Config) -> Option<u64> {
     Some(config.server.limits.request_body.bytes()).filter(|&bytes| bytes > 0)
 }
 
-fn profile(name: &str) -> Result<Builtin, BoxError> {
-    [Builtin::None, Builtin::User, Builtin::Transparent]
+/// The rules of `[access]`.
+fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
+    let rules = AccessRules::new(profile(table, &table.default, table.profiles.len())?);
+    table.rules.iter().try_fold(rules, |rules, rule| {
+        let when = When {
+            role: rule.when.role.clone(),
+            claim: rule.when.claim.clone().zip(rule.when.value.clone()),
+            issuer: rule.when.issuer.clone(),
+            subject: rule.when.subject.clone(),
+        };
+        Ok(rules.rule(when, profile(table, &rule.profile, table.profiles.len())?))
+    })
+}
+
+/// The profile of this name; `steps` bounds the chain of `extends`, which the loader has checked.
+fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, BoxError> {
+    if let Some(builtin) = Builtin::ALL
         .into_iter()
-        .find(|profile| profile.as_str() == name)
-        .ok_or_else(|| format!("access.default {name:?} is not enforced yet").into())
+        .find(|builtin| builtin.as_str() == name)
+    {
+        return Ok(builtin.into());
+    }
+    let own = table
+        .profiles
+        .get(name)
+        .ok_or_else(|| format!("no profile {name:?}"))?;
+    let base = match &own.extends {
+        None => Builtin::None.into(),
+        Some(base) => {
+            let steps = steps
+                .checked_sub(1)
+                .ok_or("profiles that extend each other")?;
+            profile(table, base, steps)?
+        }
+    };
+    Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {

@@ -860,39 +860,135 @@ fn expired_is_said_only_of_a_token_that_was_good() {
     assert_eq!(problem, Problem::TokenExpired);
 }
 
+/// What a verifier of now says of a token: whose it is, or the answer.
+fn ask(verifier: &Verifier, signed: &str) -> Result<VerifiedToken, Problem> {
+    let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
+    verifier
+        .verify_now(token, SystemTime::now())
+        .map_err(verifier::Refusal::into_problem)
+}
+
+const OTHER: &str = "https://other.example";
+
+/// Rules of an issuer whose ids begin so.
+fn prefixed(issuer: &str, prefix: &str) -> IssuerRules {
+    let mut rules = IssuerRules::new(Preset::Clerk, issuer);
+    rules.id_prefix = prefix.to_owned();
+    rules
+}
+
+/// Both issuers have a key by the name `one`, and they are different keys.
 #[test]
-fn verifier_takes_each_token_to_its_own_issuer() {
-    let other = Issuer::new(IssuerRules::new(Preset::Clerk, "https://other.example")).unwrap();
+fn issuers_that_share_a_kid_never_share_keys() {
     let verifier = Verifier::new([
-        (issuer(), one_key()),
-        (other.clone(), key_set(&[rsa_jwk("one", &OTHER_RSA)])),
+        (Issuer::new(prefixed(ISSUER, "a:")).unwrap(), one_key()),
+        (
+            Issuer::new(prefixed(OTHER, "b:")).unwrap(),
+            key_set(&[rsa_jwk("one", &OTHER_RSA)]),
+        ),
     ])
     .unwrap();
-    let now = SystemTime::now();
-    let verify = |signed: &str| {
-        let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
-        verifier
-            .verify_now(token, now)
-            .map(|token| token.issuer().as_str().to_owned())
-            .map_err(verifier::Refusal::into_problem)
-    };
-    let mut claims = good_claims();
-    assert_eq!(verify(&token(&claims.to_string())).unwrap(), ISSUER);
-    // Signed by one, said to be of the other.
-    claims["iss"] = "https://other.example".into();
-    let refused = verify(&token(&claims.to_string())).unwrap_err();
-    claims["iss"] = "https://nobody.example".into();
-    let unknown = verify(&token(&claims.to_string())).unwrap_err();
-    assert!(matches!(refused, Problem::TokenInvalid(_)));
-    assert_eq!(
-        refused, unknown,
-        "an outsider must not learn which issuers there are"
+    let mut refused = Vec::new();
+    for (signer, claimed, id) in [
+        (&*RSA, ISSUER, Some("a:alice")),
+        (&*OTHER_RSA, OTHER, Some("b:alice")),
+        (&*OTHER_RSA, ISSUER, None),
+        (&*RSA, OTHER, None),
+        (&*RSA, "https://nobody.example", None),
+        (&*RSA, "", None),
+    ] {
+        for header in [
+            HEADER,
+            r#"{"alg":"RS256"}"#,
+            r#"{"alg":"RS256","kid":"two"}"#,
+        ] {
+            let mut claims = good_claims();
+            claims["iss"] = claimed.into();
+            let signed = sign_as(Algorithm::Rs256, signer, header, &claims.to_string());
+            let result = ask(&verifier, &signed);
+            if let Some(id) = id.filter(|_| !header.contains("two")) {
+                let token = result.unwrap();
+                assert_eq!(token.issuer().as_str(), claimed);
+                assert_eq!(token.identity().unwrap().id(), id);
+            } else {
+                refused.push(result.unwrap_err());
+            }
+        }
+    }
+    assert_eq!(refused.len(), 14);
+    assert!(matches!(refused[0], Problem::TokenInvalid(_)));
+    assert!(
+        refused.iter().all(|problem| *problem == refused[0]),
+        "an outsider must not learn which issuers and keys there are: {refused:?}"
     );
+}
 
-    let twice = Verifier::new([(other.clone(), one_key()), (other, one_key())]);
+/// A secret of one issuer is no key of another, whatever the token claims.
+#[test]
+fn secret_of_one_issuer_signs_for_no_other() {
+    let mut secret = prefixed(OTHER, "b:");
+    secret.algorithms = vec![Algorithm::Hs512];
+    let verifier = Verifier::new([
+        (Issuer::new(prefixed(ISSUER, "a:")).unwrap(), one_key()),
+        (
+            Issuer::new(secret).unwrap(),
+            KeySet::from_secret(SECRET, &[Algorithm::Hs512]).unwrap(),
+        ),
+    ])
+    .unwrap();
+    let signed = |alg, issuer: &str| {
+        let mut claims = good_claims();
+        claims["iss"] = issuer.into();
+        let header = format!(r#"{{"alg":"{alg}","kid":"one"}}"#);
+        ask(&verifier, &sign_as(alg, &RSA, &header, &claims.to_string())).is_ok()
+    };
+    for (alg, issuer, passes) in [
+        (Algorithm::Hs512, ISSUER, false),
+        (Algorithm::Hs256, ISSUER, false),
+        (Algorithm::Rs256, OTHER, false),
+        (Algorithm::Hs256, OTHER, false),
+        (Algorithm::Hs512, OTHER, true),
+        (Algorithm::Rs256, ISSUER, true),
+    ] {
+        assert_eq!(signed(alg, issuer), passes, "{alg} {issuer}");
+    }
+}
+
+#[test]
+fn several_issuers_never_have_one_id_space() {
+    let take = |one: &str, two: &str| {
+        Verifier::new([
+            (Issuer::new(prefixed(ISSUER, one)).unwrap(), one_key()),
+            (Issuer::new(prefixed(OTHER, two)).unwrap(), one_key()),
+        ])
+        .map(drop)
+    };
+    let clash = || VerifierError::SameIds(ISSUER.to_owned(), OTHER.to_owned());
+    for (one, two) in [
+        ("", ""),
+        ("a:", ""),
+        ("", "b:"),
+        ("a", "a"),
+        ("a", "ab"),
+        ("ab", "a"),
+    ] {
+        assert_eq!(take(one, two), Err(clash()), "{one} {two}");
+    }
+    for (one, two) in [("a:", "b:"), ("ab", "ac")] {
+        assert_eq!(take(one, two), Ok(()), "{one} {two}");
+    }
+    let shared = Verifier::with_shared_ids([
+        (Issuer::new(prefixed(ISSUER, "")).unwrap(), one_key()),
+        (Issuer::new(prefixed(OTHER, "")).unwrap(), one_key()),
+    ]);
+    assert!(shared.is_ok());
+    let twice = Verifier::new([
+        (Issuer::new(prefixed(OTHER, "a:")).unwrap(), one_key()),
+        (Issuer::new(prefixed(OTHER, "b:")).unwrap(), one_key()),
+    ]);
     assert_eq!(
         twice.unwrap_err(),
-        TwoIssuers("https://other.example".to_owned())
+        VerifierError::SameIssuer(OTHER.to_owned())
     );
 }
 

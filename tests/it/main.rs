@@ -12,5 +12,23 @@
     reason = "a test ends at what it did not expect, also where it is set up"
 )]
 
+mod access;
+mod check;
+mod connections;
+mod cors;
+mod demo;
+mod errors;
+mod faults;
 mod framing;
+mod headers;
+mod initiator;
+mod links;
+mod log;
+mod problem;
+mod routes;
+mod serve;
+mod shutdown;
+mod streaming;
 mod support;
+mod tls;
+mod tokens;

@@ -392,20 +392,6 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("initiator.model_initiator = false", &[]),
         (
-            "initiator.model_initiator = true",
-            &[
-                "warning: `initiator.model_initiator` does nothing yet: the model's own initiator variable is not filled",
-            ],
-        ),
-        (
-            "initiator.model_cache = \"2s\"",
-            &["warning: `initiator.model_cache` does nothing yet"],
-        ),
-        (
-            "initiator.model_names = [\"x\"]",
-            &["warning: `initiator.model_names` does nothing yet: these names are not protected"],
-        ),
-        (
             "initiator = { messages = \"inject\", protect_later_writes = false, restarts = \"keep\" }",
             &[],
         ),
@@ -413,20 +399,8 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ("access.default = \"transparent\"", &[]),
         ("access.default = \"user\"", &[]),
         (
-            "access.default = \"admin\"",
-            &["error: `access.default` supports `user`, `transparent` and `none` so far"],
-        ),
-        (
             "access.default = \"usr\"",
             &["error: `access.default` is \"usr\""],
-        ),
-        (
-            "access.rules = [{ when = { role = \"a\" }, profile = \"admin\" }]",
-            &["error: `access.rules` is not enforced yet"],
-        ),
-        (
-            "access.profiles.mine.extends = \"user\"",
-            &["error: `access.profiles` is not enforced yet"],
         ),
         ("workflow_api.enabled = false", &[]),
         (
@@ -454,30 +428,27 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
 }
 
 #[test]
-fn access_tables_are_validated_although_not_enforced() {
-    let not_yet = "error: `access.rules` is not enforced yet";
+fn rules_and_profiles_name_what_there_is() {
     check_rows(&[
         (
+            "access.rules = [{ when = { role = \"a\" }, profile = \"admin\" }]",
+            &[],
+        ),
+        (
             "access.rules = [{ when = {}, profile = \"admin\" }]",
-            &[
-                not_yet,
-                "error: `access.rules.0.when` is empty, so the rule would mean everybody",
-            ],
+            &["error: `access.rules.0.when` is empty, so the rule would mean everybody"],
         ),
         (
             "access.rules = [{ when = { claim = \"a\" }, profile = \"admin\" }]",
-            &[
-                not_yet,
-                "error: `access.rules.0.when` has one of `claim` and `value`",
-            ],
+            &["error: `access.rules.0.when` has one of `claim` and `value`"],
         ),
         (
             "access.rules = [{ when = { role = \"\" }, profile = \"admin\" }]",
-            &[not_yet, "error: `access.rules.0.when` has an empty member"],
+            &["error: `access.rules.0.when` has an empty member"],
         ),
         (
-            "access.rules = [{ when = { role = \"a\" }, profile = \"none\" }]",
-            &[not_yet, "error: `access.rules.0.profile` is \"none\""],
+            "access.rules = [{ when = { role = \"a\" }, profile = \"nobody\" }]",
+            &["error: `access.rules.0.profile` is \"nobody\""],
         ),
         (
             "access.rules = [{ when = { rol = \"a\" }, profile = \"admin\" }]",
@@ -489,25 +460,30 @@ fn access_tables_are_validated_although_not_enforced() {
         ),
         (
             "access.profiles.admin = {}",
-            &[
-                "error: `access.profiles` is not enforced yet",
-                "error: `admin` is a built-in profile",
-            ],
+            &["error: `admin` is a built-in profile"],
         ),
         (
             "access.profiles = { a = { extends = \"b\" }, b = { extends = \"a\" } }",
             &[
-                "error: `access.profiles` is not enforced yet",
                 "error: `access.profiles.a.extends` is \"b\"",
                 "error: `access.profiles.b.extends` is \"a\"",
             ],
         ),
         (
             "access.profiles.a.extends = \"c\"",
-            &[
-                "error: `access.profiles` is not enforced yet",
-                "error: `access.profiles.a.extends` is \"c\"",
-            ],
+            &["error: `access.profiles.a.extends` is \"c\""],
+        ),
+        (
+            "access.profiles.a.allow = [\"complete\", \"Process Instance\"]",
+            &[],
+        ),
+        (
+            "access.profiles.a.deny = [\"Complete\"]",
+            &["error: `access.profiles.a.deny` is \"Complete\""],
+        ),
+        (
+            "access = { default = \"a\", profiles = { a = { extends = \"worker\" } } }",
+            &[],
         ),
     ]);
 }
