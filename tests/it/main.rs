@@ -24,6 +24,7 @@ mod headers;
 mod initiator;
 mod links;
 mod log;
+mod models;
 mod problem;
 mod routes;
 mod serve;
