@@ -183,6 +183,11 @@ impl Refusal<'_> {
         }
     }
 
+    /// Whether no keys whatsoever would help.
+    pub(crate) fn is_of_the_token(&self) -> bool {
+        matches!(self, Self::Token(_))
+    }
+
     /// The answer, if no fetch helps.
     pub(crate) fn into_problem(self) -> Problem {
         match self {

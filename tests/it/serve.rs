@@ -103,7 +103,7 @@ async fn the_old_services_jwks_url_alone_is_enough_to_run() {
         "{answer:?}\n{}",
         process.log.lock().unwrap()
     );
-    let body: Value = serde_json::from_slice(&engine.requests()[0].body).unwrap();
+    let body: Value = serde_json::from_slice(&engine.requests().pop().unwrap().body).unwrap();
     assert_eq!(body["variables"]["initiator"]["value"], "user_1");
     assert_eq!(
         body["variables"]["initiatorName"]["value"],
