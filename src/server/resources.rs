@@ -44,6 +44,11 @@ impl Resources {
             Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
         let issuers = keys.collect::<Result<Vec<_>, _>>()?;
+        let verifier = if config.shared_ids {
+            Verifier::with_shared_ids(issuers)?
+        } else {
+            Verifier::new(issuers)?
+        };
         Ok(Self {
             prefixes: config
                 .routes
@@ -74,11 +79,7 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: if config.shared_ids {
-                Verifier::with_shared_ids(issuers)?
-            } else {
-                Verifier::new(issuers)?
-            },
+            verifier: verifier.with_cache(config.token_cache.entries),
             access: Arc::new(access(&config.access)?),
             initiator: initiator_of(&config.initiator)?,
             models: config.initiator.model_initiator.then(|| ModelSettings {

@@ -862,9 +862,12 @@ fn expired_is_said_only_of_a_token_that_was_good() {
 
 /// What a verifier of now says of a token: whose it is, or the answer.
 fn ask(verifier: &Verifier, signed: &str) -> Result<VerifiedToken, Problem> {
-    let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
+    ask_at(verifier, signed, SystemTime::now())
+}
+
+fn ask_at(verifier: &Verifier, signed: &str, now: SystemTime) -> Result<VerifiedToken, Problem> {
     verifier
-        .verify_now(token, SystemTime::now())
+        .verify_now(BearerToken::parse(signed.as_bytes()).unwrap(), now)
         .map_err(verifier::Refusal::into_problem)
 }
 
