@@ -30,6 +30,7 @@ use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 mod body;
 
@@ -223,7 +224,7 @@ pub fn plan(settings: &Settings, matched: &Match) -> Plan {
 impl Rules {
     /// Reads a request's body and returns the one to send in its place, or `None` to send it as it is.
     ///
-    /// An empty body is read as `{}`, as by the engine.
+    /// An empty body is read as `{}`, as by the engine. What an audit wants to know of the body is put into `findings`.
     ///
     /// # Errors
     /// [`Problem::BodyInvalid`] where the body is not the JSON that the engine would read in one way only,
@@ -234,6 +235,7 @@ impl Rules {
         settings: &Settings,
         identity: &Identity,
         access: &Access,
+        findings: Option<&Findings>,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
         let written = match self.treatment {
@@ -247,6 +249,7 @@ impl Rules {
             identity,
             access,
             written: &written,
+            findings,
         }
         .run(body)
     }

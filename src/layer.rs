@@ -5,6 +5,7 @@
 //! that misses a value which another one must provide fails closed.
 
 mod admit;
+mod audit;
 mod authorize;
 mod checked;
 mod cors;
@@ -26,6 +27,7 @@ mod route;
 mod verify_token;
 
 pub use admit::{Admit, AdmitLayer, Admitted};
+pub use audit::{Audit, AuditFuture, AuditLayer, MAX_LOOKED_AT};
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use checked::{Check, CheckLayer, Checked, Checking};
 pub use cors::{Cors, CorsFuture, CorsLayer, CorsOrigins};

@@ -135,6 +135,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod audit;
 pub mod body;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

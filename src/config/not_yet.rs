@@ -54,7 +54,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     findings
 }
 
-pub(super) const NOT_YET: [NotYet; 13] = [
+pub(super) const NOT_YET: [NotYet; 12] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -132,12 +132,6 @@ pub(super) const NOT_YET: [NotYet; 13] = [
         severity: Severity::Warning,
         asked: Asked::Once(|config| config.telemetry.otlp_endpoint.is_some()),
         title: "does nothing yet: no traces are sent",
-    },
-    NotYet {
-        key: "telemetry.audit_log",
-        severity: Severity::Error,
-        asked: Asked::Once(|config| !config.telemetry.audit_log.is_empty()),
-        title: "is not supported yet, and no audit log would be written",
     },
 ];
 

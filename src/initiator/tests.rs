@@ -78,7 +78,7 @@ fn run_as(
         Plan::Pass => Ok(None),
         Plan::Refuse(problem) => Err(problem),
         Plan::Rewrite(rules) => Ok(rules
-            .apply(settings, identity, access, body)?
+            .apply(settings, identity, access, None, body)?
             .map(|body| String::from_utf8(body).unwrap())),
     }
 }

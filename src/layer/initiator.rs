@@ -221,6 +221,7 @@ where
             &shared.settings,
             &caller.identity,
             &caller.access,
+            head.extensions.get(),
             &received,
         )?
         .map_or(received, Bytes::from);
