@@ -183,10 +183,7 @@ fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
-fn map<S: Serializer>(
-    params: &[(&'static str, String)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn map<S: Serializer>(params: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(params.iter().map(|(name, value)| (name, value)))
 }
 

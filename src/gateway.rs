@@ -21,10 +21,10 @@ use crate::engine::EngineError;
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::layer::{
-    AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer, EngineAnswerLayer,
-    EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
-    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer, RetryLayer, RewritePathLayer,
-    RouteLayer, VerifyTokenLayer,
+    AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
+    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer,
+    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
+    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
 use crate::token::Verifier;
 
@@ -127,9 +127,11 @@ where
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // below the match, which says what writes, and above all that may deny: it records both
-        .layer(option_layer(r.audit.clone().map(|log| {
-            AuditLayer::new(log, r.trusted_proxies.clone())
-        })))
+        .layer(option_layer(
+            r.audit
+                .clone()
+                .map(|log| AuditLayer::new(log, r.trusted_proxies.clone())),
+        ))
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used

@@ -1,7 +1,7 @@
 //! Keys that are accepted but do nothing yet, as one table: a row goes when its key starts to work.
 //!
 //! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: plain HTTP where TLS was asked
-//! for, an access rule that nobody enforces, an audit log that nobody writes.
+//! for, one node where several were.
 
 use super::diagnostic::{Finding, Severity};
 use super::{Algorithm, Config, CredentialsMode, Issuer};

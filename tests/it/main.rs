@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod audit;
 mod cors;
 mod framing;
 mod headers;
