@@ -134,7 +134,7 @@ async fn a_silent_connection_is_given_up_before_the_engine_closes_it() {
     let url = url(&engine);
     let idle = Duration::from_millis(50);
     let world = World::over(engine, &url, |config| {
-        config.engine.timeouts.idle_connection = idle
+        config.engine.timeouts.idle_connection = idle;
     })
     .await;
     assert_eq!(world.get("/api/engine").await.status(), 200);

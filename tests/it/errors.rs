@@ -155,6 +155,26 @@ async fn every_documented_problem_is_answered_as_documented() {
         answers.push(whole(answer).await.unwrap());
     }
 
+    let strict = World::with(|config| {
+        config.initiator.model_initiator = true;
+        config.telemetry.audit_log = "/dev/full".to_owned();
+    })
+    .await;
+    strict.engine.script(
+        "/engine-rest/process-definition",
+        Script::status(StatusCode::INTERNAL_SERVER_ERROR, ""),
+    );
+    let start = || {
+        strict
+            .request(Method::POST, START)
+            .body(Body::empty())
+            .unwrap()
+    };
+    answers.push(strict.send(start()).await);
+    // The record of that one found no room on the disk.
+    let answer = until(&strict, start, "audit_unavailable").await;
+    answers.push(answer);
+
     let mut seen = BTreeMap::new();
     for answer in &answers {
         let problem = problem(answer);
@@ -208,4 +228,19 @@ async fn a_problem_is_json_whatever_was_asked_for() {
         let answer = world.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(problem(&answer)["code"], "token_missing");
     }
+}
+
+/// Sends such requests until one is answered with the code.
+async fn until(world: &World, request: impl Fn() -> Request<Body>, code: &str) -> Response<Bytes> {
+    let answered = async {
+        loop {
+            let answer = world.send(request()).await;
+            if problem(&answer)["code"] == code {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered)
+        .await
+        .unwrap()
 }
