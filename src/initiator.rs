@@ -26,6 +26,8 @@
 //! What it does not do: it takes no part in who may call the operation, and it does not look into
 //! multipart bodies; of those only the variable's name in the path is checked.
 
+use std::fmt;
+
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
@@ -33,6 +35,9 @@ use crate::problem::Problem;
 use crate::request_info::Findings;
 
 mod body;
+mod explain;
+
+pub use explain::Protection;
 
 /// How the initiator is written and protected (the table `[initiator]` of the configuration).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,6 +167,14 @@ impl Names {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|known| **known == *name)
+    }
+}
+
+/// For people: `` `initiator`, `initiatorEmail`, `initiatorName` ``.
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([id, email, name]) = self;
+        write!(f, "`{id}`, `{email}`, `{name}`")
     }
 }
 

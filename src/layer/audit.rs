@@ -360,7 +360,7 @@ impl Recording {
         record.status = self.status;
         record.complete = self.complete;
         record.duration_ms = milliseconds(self.received.elapsed());
-        record.profile = findings.profile().map(|profile| profile.to_string());
+        record.profile = findings.profile().map(ToString::to_string);
         record.rule = findings.rule().copied();
         record.path = self.path.take();
         record.business_key = findings.business_key().cloned();
