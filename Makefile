@@ -54,5 +54,5 @@ lint: ## Check format, lints, documentation, licences and bans, with each featur
 format: ## Format the code
 	cargo fmt
 
-bench: ## Run the benches
+bench: ## Run the benches: each layer, and the gateway beside a bare forwarder
 	cargo bench

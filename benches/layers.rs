@@ -36,7 +36,7 @@ use bpmgate::{Problem, demo, initiator};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -197,6 +197,7 @@ fn whole(c: &mut Criterion) {
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
+        models: None,
         initiator: initiator::Settings::default(),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
@@ -218,21 +219,22 @@ fn whole(c: &mut Criterion) {
         });
         request
     };
+    // The server does so for each request.
+    c.bench_function("gateway/clone", |bencher| bencher.iter(|| gateway.clone()));
     let mut gateway = drained(gateway.map_request(received));
     // The deadline's timer is a runtime's.
     let runtime = runtime();
     let _inside = runtime.enter();
     logging(|| {
-        measure(c, "gateway/get", &mut gateway, || {
-            issued.by_alice(get(TASKS))
-        });
-        measure(c, "gateway/browser", &mut gateway, || {
-            issued.by_alice(browser(get(TASKS)))
-        });
-        measure(c, "gateway/start 1KB", &mut gateway, || {
-            issued.by_alice(start(small()))
-        });
-        measure(c, "gateway/refused", &mut gateway, || get(TASKS));
+        for (name, request, status) in [
+            ("gateway/get", issued.by_alice(get(TASKS)), 200),
+            ("gateway/browser", issued.by_alice(browser(get(TASKS))), 200),
+            ("gateway/start 1KB", issued.by_alice(start(small())), 200),
+            ("gateway/refused", get(TASKS), 401),
+        ] {
+            assert_eq!(take(&mut gateway, request.clone()).unwrap(), status);
+            measure(c, name, &mut gateway, || request.clone());
+        }
     });
 }
 
@@ -372,14 +374,16 @@ async fn hello(_: Ask) -> Result<Response<Full<Bytes>>, Infallible> {
 }
 
 /// Reads the answer's body to its end, as the server does.
-fn drained<S, R>(service: S) -> impl Service<Ask, Response = (), Error = S::Error>
+fn drained<S, R>(service: S) -> impl Service<Ask, Response = StatusCode, Error = S::Error>
 where
     S: Service<Ask, Response = Response<R>>,
     R: http_body::Body,
 {
     service.map_response(|answer: Response<R>| {
+        let status = answer.status();
         let body = answer.into_body().collect().now_or_never();
         assert!(body.is_some_and(|body| body.is_ok()));
+        status
     })
 }
 

@@ -35,7 +35,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 /// Forwards every request to the engine, for ever.
-pub async fn serve(listener: TcpListener, engine: Uri) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    engine: Uri,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let client = Client::builder(TokioExecutor::new()).build(connector);

@@ -153,6 +153,7 @@ pub mod gateway;
 pub mod identity;
 pub mod initiator;
 pub mod layer;
+pub mod model;
 pub mod operation;
 pub mod path;
 pub mod problem;

@@ -8,12 +8,12 @@ use http::Request;
 use super::explain_token::{chosen_by, examine, plain, quiet, read};
 use super::{ExplainRequest, Failure, print, serve, tell_warnings};
 use crate::access::{AccessRules, Members};
-use crate::config::Config;
+use crate::config::{ByteSize, Config};
 use crate::gateway::Resources;
 use crate::identity::{Identity, Parts};
 use crate::initiator::{Plan, Protection, plan};
-use crate::layer::{Check as _, OWN_PATHS, RewritePath};
-use crate::operation::{Catalogue, Encoding, Guarded, Matched, Operation};
+use crate::layer::{Check as _, MatchOperation, OWN_PATHS, RewritePath};
+use crate::operation::{Encoding, Guarded, Matched, Operation};
 use crate::path::{normalize, strip_prefix};
 use crate::problem::Problem;
 
@@ -43,9 +43,9 @@ pub(super) fn run(explain: ExplainRequest) -> Result<(), Failure> {
                         return Err(refused(&why.into()));
                     }
                 };
-                request.to_caller(&caller, &resources)
+                request.tell_caller(&caller, &resources)
             }
-            None => request.to_everybody(&config, &resources),
+            None => request.tell_everybody(&config, &resources),
         }
     })
 }
@@ -91,7 +91,23 @@ impl Explained {
         };
         let prefix = normal.get(..normal.len().saturating_sub(rest.len()));
         line("prefix", prefix.unwrap_or_default())?;
-        let matched = Catalogue::builtin().find(method, rest);
+        let uri = match query {
+            Some(query) => format!("{normal}?{query}"),
+            None => normal.into_owned(),
+        };
+        let request = Request::builder().method(method).uri(uri).body(());
+        let mut request = request.map_err(|error| Failure::Running(error.into()))?;
+        let matching = MatchOperation::new(resources.prefixes.clone());
+        if let Err(problem) = matching.check(&mut request) {
+            line(
+                "operation",
+                &format!("refused, in every profile: {}", in_short(&problem)),
+            )?;
+            line("  because", &problem.detail())?;
+            return Err(refused(&problem));
+        }
+        let matched = request.extensions().get::<Matched>().cloned();
+        let matched = matched.unwrap_or(Matched::Unknown);
         match &matched {
             Matched::Operation(found) => {
                 let Operation { id, group, .. } = found.operation;
@@ -109,17 +125,11 @@ impl Explained {
             }
             Matched::Unknown => line("operation", "none has this path")?,
         }
-        let uri = match query {
-            Some(query) => format!("{normal}?{query}"),
-            None => normal.into_owned(),
-        };
-        let request = Request::builder().method(method).uri(uri).body(());
-        let request = request.map_err(|error| Failure::Running(error.into()))?;
         Ok(Some(Self { request, matched }))
     }
 
     /// Tells what this caller may, and what becomes of the request.
-    fn to_caller(mut self, caller: &Identity, resources: &Resources) -> Result<(), Failure> {
+    fn tell_caller(mut self, caller: &Identity, resources: &Resources) -> Result<(), Failure> {
         let (id, issuer) = (plain(caller.id()), caller.issuer());
         line("caller", &format!("{id} of {issuer}"))?;
         let (profile, rule) = resources.access.profile_of(caller);
@@ -141,7 +151,7 @@ impl Explained {
     }
 
     /// Tells what each profile may, and what becomes of the request.
-    fn to_everybody(mut self, config: &Config, resources: &Resources) -> Result<(), Failure> {
+    fn tell_everybody(mut self, config: &Config, resources: &Resources) -> Result<(), Failure> {
         let nobody = Identity::new(Parts::new("", "", std::time::SystemTime::UNIX_EPOCH));
         let query = self.request.uri().query();
         line("access", "by profile")?;
@@ -151,8 +161,8 @@ impl Explained {
             let told = match decision {
                 Ok(access) => {
                     let refusals = self.refusals(access.members);
-                    let but = if refusals.is_empty() { "" } else { "; " };
-                    format!("allowed{but}{}", refusals.join("; "))
+                    let but = if refusals.is_empty() { "" } else { ", " };
+                    format!("allowed{but}{}", refusals.join(", "))
                 }
                 Err(problem) => in_short(&problem),
             };
@@ -167,19 +177,24 @@ impl Explained {
             return Vec::new();
         };
         let operation = found.operation;
-        let guarded = operation.guarded.iter().copied();
-        let mut refusals: Vec<String> = guarded
-            .filter(|&guarded| !members.may_use(guarded))
+        let guarded: Vec<_> = operation
+            .guarded
+            .iter()
+            .filter(|&&guarded| !members.may_use(guarded))
             .map(|guarded| match guarded {
-                Guarded::Member(member) => format!("`{member}` is refused"),
-                Guarded::Suffix(suffix) => format!("members ending in `{suffix}` are refused"),
+                Guarded::Member(member) => format!("`{member}`"),
+                Guarded::Suffix(suffix) => format!("members ending in `{suffix}`"),
             })
             .collect();
+        let mut refusals = Vec::new();
+        if !guarded.is_empty() {
+            refusals.push(format!("without {}", guarded.join(", ")));
+        }
         if !members.others {
             let users = operation.user_fields.iter();
-            refusals.extend(users.map(|field| format!("`{field}` must be the caller's id")));
+            refusals.extend(users.map(|field| format!("with the caller's id as `{field}`")));
             if !operation.body_paths.is_empty() && operation.encoding == Encoding::Json {
-                refusals.push("Java-serialized objects are refused".to_owned());
+                refusals.push("without Java-serialized objects".to_owned());
             }
         }
         refusals
@@ -202,13 +217,12 @@ impl Explained {
                 return Err(refused(&problem));
             }
             Plan::Rewrite(rules) => {
-                let bytes = resources.rewritten_body;
-                line(
-                    "body",
-                    &format!("is read: strict JSON of at most {bytes} bytes"),
-                )?;
+                let size = ByteSize::from_bytes(resources.rewritten_body);
+                line("body", &format!("is read: strict JSON of at most {size}"))?;
                 let names = &resources.initiator.names;
-                for (place, protection) in rules.protections() {
+                let protections = rules.protections();
+                let models = resources.models.is_some() && !protections.is_empty();
+                for (place, protection) in protections {
                     let told = match protection {
                         Protection::Written => {
                             format!("{names} are removed, and the caller's are written")
@@ -218,11 +232,15 @@ impl Explained {
                     };
                     line(&format!("  {place}"), &told)?;
                 }
+                if models {
+                    let told = "the variable that the model itself names for its initiator is treated so too";
+                    line("  model", told)?;
+                }
                 for refusal in members
                     .map(|members| self.refusals(members))
                     .unwrap_or_default()
                 {
-                    line("  refused", &refusal)?;
+                    line("  only", &refusal)?;
                 }
             }
         }

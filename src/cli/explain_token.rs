@@ -183,19 +183,21 @@ enum Check {
     Signature,
     Audience,
     Party,
+    Purpose,
     NotBefore,
     Expiry,
     Caller,
 }
 
 impl Check {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Form,
         Self::Issuer,
         Self::Keys,
         Self::Signature,
         Self::Audience,
         Self::Party,
+        Self::Purpose,
         Self::NotBefore,
         Self::Expiry,
         Self::Caller,
@@ -222,6 +224,7 @@ impl Check {
             | TokenError::Signature => Self::Signature,
             TokenError::Audience => Self::Audience,
             TokenError::AuthorizedParty => Self::Party,
+            TokenError::Purpose { .. } | TokenError::Bound => Self::Purpose,
             TokenError::NotYet { .. } => Self::NotBefore,
             TokenError::Expired { .. } => Self::Expiry,
             TokenError::Caller(_) => Self::Caller,
@@ -244,6 +247,7 @@ impl Check {
             Self::Signature => "signature",
             Self::Audience => "audience",
             Self::Party => "authorized party",
+            Self::Purpose => "purpose",
             Self::NotBefore => "not before",
             Self::Expiry => "expiry",
             Self::Caller => "id",
@@ -303,12 +307,20 @@ impl Check {
                 }
                 _ => format!("{}, any is accepted", claim("aud")),
             },
-            Self::Party => match rules.map(|rules| &rules.authorized_parties) {
-                Some(parties) if !parties.is_empty() => {
-                    format!("{}, expected {}", claim("azp"), one_of(parties))
+            Self::Party => {
+                let names = rules.map_or(&["azp"][..], |rules| rules.preset.client_claims());
+                let mut names = names.iter().copied();
+                let first = names.clone().next().unwrap_or("azp");
+                let found = names.find(|name| facts.claims.contains_key(*name));
+                let client = claim(found.unwrap_or(first));
+                match rules.map(|rules| &rules.authorized_parties) {
+                    Some(parties) if !parties.is_empty() => {
+                        format!("{client}, expected {}", one_of(parties))
+                    }
+                    _ => format!("{client}, any is accepted"),
                 }
-                _ => format!("{}, any is accepted", claim("azp")),
-            },
+            }
+            Self::Purpose => "an access token for a bearer, as far as the issuer tells".to_owned(),
             Self::NotBefore => format!("{}, {}", time("nbf"), time("iat")),
             Self::Expiry => {
                 let now = humantime::format_rfc3339_seconds(facts.now);

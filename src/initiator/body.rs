@@ -2,7 +2,7 @@
 //!
 //! It recurses as deep as the catalogue's places are, never as deep as the body is.
 
-use super::{Names, Rules, Treatment};
+use super::{Rules, Treatment};
 use crate::access::Access;
 use crate::audit::cut;
 use crate::identity::Identity;
@@ -15,7 +15,7 @@ use crate::splice::{Fate, Kind, Reader, SpliceError};
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a> {
     pub(super) rules: Rules,
-    pub(super) names: &'a Names,
+    pub(super) is_protected: &'a dyn Fn(&str) -> bool,
     pub(super) identity: &'a Identity,
     pub(super) access: &'a Access,
     /// The members to write, as JSON; empty where nothing is written.
@@ -253,7 +253,7 @@ impl Walk<'_> {
     }
 
     fn protects(&self, name: &str) -> bool {
-        self.rules.treatment != Treatment::Leave && self.names.contains(name)
+        self.rules.treatment != Treatment::Leave && (self.is_protected)(name)
     }
 
     fn refuse_protected(&self, name: &str) -> Result<(), Refusal> {

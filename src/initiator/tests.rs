@@ -78,7 +78,7 @@ fn run_as(
         Plan::Pass => Ok(None),
         Plan::Refuse(problem) => Err(problem),
         Plan::Rewrite(rules) => Ok(rules
-            .apply(settings, identity, access, None, body)?
+            .apply(settings, identity, access, &[], None, body)?
             .map(|body| String::from_utf8(body).unwrap())),
     }
 }
@@ -1197,6 +1197,7 @@ fn business_keys_and_the_names_of_messages_and_signals_are_noted_and_nothing_els
                 &settings,
                 &alice(),
                 &admin(),
+                &[],
                 Some(&findings),
                 body.as_bytes(),
             )

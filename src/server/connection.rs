@@ -104,7 +104,7 @@ impl<S> Connections<S> {
             body_idle: self.limits.body_idle_timeout,
             rest: self.limits.header_read_timeout,
         };
-        let io = TokioIo::new(Watched::new(stream, activity.clone()));
+        let io = TokioIo::new(Watched::new(stream, activity.clone(), reset));
         let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
         tokio::pin!(connection);
         // Short limits are met within twice their time.
@@ -169,11 +169,12 @@ where
         };
         settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
+        let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
         let inner = self.stack.clone().call(request);
         EntryFuture {
             inner,
-            exchange: Some(Exchange::begin(self.activity.clone())),
+            exchange: Some(exchange),
         }
     }
 }
@@ -207,14 +208,16 @@ fn settle_host(request: &mut Request<Body>) {
 /// A request between its head and the end of its answer, as the connection's [`Activity`] counts it.
 struct Exchange {
     activity: Arc<Activity>,
+    version: Version,
     answered: bool,
 }
 
 impl Exchange {
-    fn begin(activity: Arc<Activity>) -> Self {
+    fn begin(activity: Arc<Activity>, version: Version) -> Self {
         activity.request_began();
         Self {
             activity,
+            version,
             answered: false,
         }
     }
@@ -276,7 +279,14 @@ impl<R: HttpBody> HttpBody for Counted<R> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        self.project().inner.poll_frame(cx)
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        if let (Some(Err(_)), Some(exchange)) = (&frame, this.exchange.as_ref())
+            && exchange.version < Version::HTTP_11
+        {
+            exchange.activity.answer_broke();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -286,6 +296,12 @@ impl<R: HttpBody> HttpBody for Counted<R> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Makes the coming close a reset.
+fn reset(stream: &TcpStream) {
+    // Fails only where the socket is gone already.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// hyper's smallest read buffer.

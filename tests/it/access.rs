@@ -9,7 +9,7 @@ use crate::problem::{problem, refused};
 use crate::support::{Raw, World, code};
 
 async fn world(profile: &str) -> World {
-    World::with(|config| config.access.default = profile.to_owned()).await
+    World::with(|config| profile.clone_into(&mut config.access.default)).await
 }
 
 /// Sends JSON with Alice's token.
@@ -164,7 +164,7 @@ async fn what_is_no_operation_is_404_or_405_but_for_transparent() {
             answer
                 .headers()
                 .get("content-type")
-                .map(|value| value.as_bytes()),
+                .map(http::HeaderValue::as_bytes),
             Some(&b"application/problem+json"[..])
         );
         let seen = world.engine.requests();

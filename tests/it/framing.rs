@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use bpmgate::body::{Body, BoxError};
 use bpmgate::config::ByteSize;
-use bpmgate::demo::engine::{Framing, PATTERN, Recorded, Script};
-use bpmgate::demo::issuer::Issuer;
+use bpmgate::demo::engine::{Engine, Framing, PATTERN, Recorded, Script};
 use bpmgate::demo::raw::{RawEngine, RawRequest, Then, read_request};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER};
@@ -15,78 +14,26 @@ use http_body_util::StreamBody;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use super::support::{
-    Client, Gateway, Protocol, Raw, RawAnswer, World, alice, bearer, code, config, eventually,
-    soon, whole,
-};
+use super::support::{Protocol, World, bearer, code, eventually, soon, whole};
 
-/// A gateway in front of an engine of bytes.
-struct RawWorld {
-    engine: RawEngine,
-    _issuer: Issuer,
-    gateway: Gateway,
-    token: String,
+/// A gateway in front of an engine that answers every request with these bytes.
+async fn answering(answer: &'static [u8]) -> World<RawEngine> {
+    World::raw(RawEngine::answering(answer, Then::Continue).await).await
 }
 
-impl RawWorld {
-    /// The engine answers every request with these bytes.
-    async fn answering(answer: &'static [u8]) -> Self {
-        Self::over(RawEngine::answering(answer, Then::Continue).await.unwrap()).await
-    }
+/// The one request that the engine saw.
+fn only(engine: &RawEngine) -> RawRequest {
+    let received = engine.received();
+    assert_eq!(received.len(), 1, "{received:?}");
+    received[0].clone()
+}
 
-    async fn over(engine: RawEngine) -> Self {
-        let issuer = Issuer::start().await.unwrap();
-        Self {
-            gateway: Gateway::start(&config(&issuer, &engine.url())).await,
-            token: alice(&issuer),
-            _issuer: issuer,
-            engine,
-        }
-    }
-
-    /// The text after the request line, with Alice's token, on a connection of its own.
-    async fn ask(&self, line: &str, rest: &str) -> RawAnswer {
-        let mut client = Raw::connect(self.gateway.address).await;
-        client.ask(self.text(line, rest)).await
-    }
-
-    fn text(&self, line: &str, rest: &str) -> String {
-        format!(
-            "{line}\r\nHost: g.example\r\nAuthorization: {}\r\n{rest}",
-            self.token
-        )
-    }
-
-    /// The one request that the engine saw.
-    fn seen(&self) -> RawRequest {
-        let received = self.engine.received();
-        assert_eq!(received.len(), 1, "{received:?}");
-        received[0].clone()
-    }
+/// The last request that the engine saw.
+fn last(engine: &Engine) -> Recorded {
+    engine.requests().pop().expect("a request at the engine")
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok";
-
-impl World {
-    fn text(&self, line: &str, rest: &str) -> String {
-        format!(
-            "{line}\r\nHost: g.example\r\nAuthorization: {}\r\n{rest}",
-            self.token
-        )
-    }
-
-    async fn ask(&self, line: &str, rest: &str) -> RawAnswer {
-        let mut client = Raw::connect(self.gateway.address).await;
-        client.ask(self.text(line, rest)).await
-    }
-
-    fn last(&self) -> Recorded {
-        self.engine
-            .requests()
-            .pop()
-            .expect("a request at the engine")
-    }
-}
 
 #[tokio::test]
 async fn an_answer_to_head_keeps_its_length_and_has_no_body() {
@@ -99,7 +46,7 @@ async fn an_answer_to_head_keeps_its_length_and_has_no_body() {
             framing,
         },
     );
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     client
         .write(world.text("HEAD /api/file HTTP/1.1", "\r\n"))
         .await;
@@ -123,8 +70,8 @@ async fn answers_204_and_304_have_no_body_and_the_connection_goes_on() {
         "HTTP/1.1 304 \r\nETag: \"v1\"\r\nX-Kept: 1\r\n\r\n",
         "HTTP/1.1 304 \r\nContent-Length: 7\r\nX-Kept: 1\r\n\r\n",
     ] {
-        let world = RawWorld::answering(answer.as_bytes()).await;
-        let mut client = Raw::connect(world.gateway.address).await;
+        let world = answering(answer.as_bytes()).await;
+        let mut client = world.raw_client().await;
         for _ in 0..2 {
             let got = client.ask(world.text("GET /api/x HTTP/1.1", "\r\n")).await;
             assert_eq!(got.status.to_string(), answer[9..12], "{answer}");
@@ -147,7 +94,7 @@ async fn a_chunked_request_stays_chunked_and_keeps_its_bytes() {
     for method in ["POST", "PUT", "PATCH", "DELETE", "GET", "OPTIONS"] {
         let answer = world.ask(&format!("{method} /api/x HTTP/1.1"), rest).await;
         assert_eq!(answer.status, 200, "{method}");
-        let seen = world.last();
+        let seen = last(&world.engine);
         assert_eq!(seen.method.as_str(), method);
         assert_eq!(seen.body, "abc0123456789", "{method}");
         assert_eq!(seen.headers["transfer-encoding"], "chunked", "{method}");
@@ -160,13 +107,13 @@ async fn a_body_with_a_length_passes_with_every_method() {
     let world = World::start().await;
     world.engine.script("/engine-rest/x", Script::Echo);
     for method in ["POST", "PUT", "PATCH", "DELETE", "GET", "HEAD"] {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let line = format!("{method} /api/x HTTP/1.1");
         client
             .write(world.text(&line, "Content-Length: 5\r\n\r\nhello"))
             .await;
         assert_eq!(client.head().await.status, 200, "{method}");
-        let seen = world.last();
+        let seen = last(&world.engine);
         assert_eq!(
             (seen.method.as_str(), &seen.body[..]),
             (method, &b"hello"[..])
@@ -181,13 +128,13 @@ async fn an_http2_body_without_a_length_reaches_the_engine_whole() {
     let world = World::start().await;
     world.engine.script("/engine-rest/x", Script::Echo);
     for method in [Method::POST, Method::GET, Method::DELETE] {
-        let client = Client::connect(world.gateway.address, Protocol::Http2).await;
+        let client = world.client(Protocol::Http2).await;
         let frames = ["hel", "lo"].map(|part| Ok::<_, BoxError>(Frame::data(Bytes::from(part))));
         let body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
         let request = world.request(method.clone(), "/api/x").body(body).unwrap();
         let answer = whole(client.send(request).await.unwrap()).await.unwrap();
         assert_eq!(answer.status(), 200, "{method}");
-        assert_eq!(world.last().body, "hello", "{method}");
+        assert_eq!(last(&world.engine).body, "hello", "{method}");
     }
 }
 
@@ -205,7 +152,7 @@ async fn a_chunked_answer_keeps_its_bytes_over_both_protocols() {
     let answer = world.ask("GET /api/file HTTP/1.1", "\r\n").await;
     assert_eq!(answer.headers["transfer-encoding"], "chunked");
     assert!(answer.body.iter().eq(PATTERN.iter().cycle().take(100_000)));
-    let client = Client::connect(world.gateway.address, Protocol::Http2).await;
+    let client = world.client(Protocol::Http2).await;
     let request = world
         .request(Method::GET, "/api/file")
         .body(Body::empty())
@@ -227,7 +174,7 @@ async fn trailers_of_a_request_reach_the_engine() {
     let rest =
         "Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\n\r\n";
     assert_eq!(world.ask("POST /api/x HTTP/1.1", rest).await.status, 200);
-    let trailers = world.last().trailers.expect("trailers");
+    let trailers = last(&world.engine).trailers.expect("trailers");
     assert_eq!(
         (trailers.len(), &trailers["x-sum"]),
         (1, &"42".parse().unwrap())
@@ -264,7 +211,7 @@ async fn trailers_of_an_answer_reach_the_client_that_takes_them() {
     );
 
     use http_body_util::BodyExt as _;
-    let client = Client::connect(world.gateway.address, Protocol::Http2).await;
+    let client = world.client(Protocol::Http2).await;
     let request = world.request(Method::GET, "/api/x").header(TE, "trailers");
     let answer = client
         .send(request.body(Body::empty()).unwrap())
@@ -278,11 +225,11 @@ async fn trailers_of_an_answer_reach_the_client_that_takes_them() {
 
 #[tokio::test]
 async fn interim_answers_of_the_engine_do_not_stand_for_the_real_one() {
-    let world = RawWorld::answering(
+    let world = answering(
         b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     for _ in 0..2 {
         let answer = client.ask(world.text("GET /api/x HTTP/1.1", "\r\n")).await;
         assert_eq!((answer.status, &answer.body[..]), (200, &b"ok"[..]));
@@ -298,7 +245,7 @@ async fn a_client_that_expects_100_gets_it_before_it_sends() {
         ("/api/x", "hello"),
         ("/api/process-definition/key/approval/start", "{}"),
     ] {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let length = body.len();
         let rest = format!(
             "Content-Type: application/json\r\nContent-Length: {length}\r\nExpect: 100-Continue\r\n\r\n"
@@ -309,7 +256,10 @@ async fn a_client_that_expects_100_gets_it_before_it_sends() {
         assert_eq!((interim.status, interim.headers.len()), (100, 0), "{path}");
         let answer = client.ask(body).await;
         assert_eq!(answer.status, 200, "{path}");
-        assert!(!world.last().headers.contains_key("expect"), "{path}");
+        assert!(
+            !last(&world.engine).headers.contains_key("expect"),
+            "{path}"
+        );
     }
 }
 
@@ -345,7 +295,7 @@ async fn a_rejected_request_gets_no_100() {
             415,
         ),
     ] {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let answer = client.ask(&request).await;
         assert_eq!(answer.status, status, "{request}");
         // The client cannot know whether its body is read now, so the connection ends.
@@ -362,8 +312,8 @@ async fn two_framings_of_a_request_become_one() {
         "Transfer-Encoding: chunked\r\nContent-Length: 30\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n",
     ] {
-        let world = RawWorld::answering(OK).await;
-        let mut client = Raw::connect(world.gateway.address).await;
+        let world = answering(OK).await;
+        let mut client = world.raw_client().await;
         let smuggled = world.text("GET /api/smuggled HTTP/1.1", "\r\n");
         let request = world.text(
             "POST /api/x HTTP/1.1",
@@ -372,7 +322,7 @@ async fn two_framings_of_a_request_become_one() {
         assert_eq!(client.ask(&request).await.status, 200, "{headers}");
         // RFC 9112 §6.1: the connection is closed, whatever follows.
         assert!(client.to_end().await.is_empty(), "{headers}");
-        let seen = world.seen();
+        let seen = only(&world.engine);
         assert_eq!(
             seen.header("transfer-encoding").as_deref(),
             Some("chunked"),
@@ -385,7 +335,7 @@ async fn two_framings_of_a_request_become_one() {
 
 #[tokio::test]
 async fn what_could_be_framed_in_two_ways_is_400_and_closes() {
-    let world = RawWorld::answering(OK).await;
+    let world = answering(OK).await;
     for (line, rest) in [
         (
             "POST /api/x HTTP/1.1",
@@ -427,7 +377,7 @@ async fn what_could_be_framed_in_two_ways_is_400_and_closes() {
         ("GET /api/x HTTP/3.0", "\r\n"),
         ("GET /api/x", "\r\n"),
     ] {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let answer = client.ask(world.text(line, rest)).await;
         assert_eq!(answer.status, 400, "{line} {rest:?}: {answer:?}");
         assert!(client.to_end().await.is_empty(), "{line} {rest:?}");
@@ -448,7 +398,7 @@ async fn a_broken_chunk_breaks_the_request_off() {
     ] {
         let world = World::start().await;
         world.engine.script("/engine-rest/x", Script::Upload);
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let rest = format!("Transfer-Encoding: chunked\r\n\r\n{chunks}");
         client
             .write(world.text("POST /api/x HTTP/1.1", &rest))
@@ -468,13 +418,13 @@ async fn a_broken_chunk_breaks_the_request_off() {
 
 #[tokio::test]
 async fn bare_line_feeds_change_nothing_of_what_the_engine_sees() {
-    let world = RawWorld::answering(OK).await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let world = answering(OK).await;
+    let mut client = world.raw_client().await;
     let token = &world.token;
     let request =
         format!("GET /api/x HTTP/1.1\nHost: g.example\nAuthorization: {token}\nX-A: 1\n\n");
     assert_eq!(client.ask(&request).await.status, 200);
-    let head = world.seen().head_text();
+    let head = only(&world.engine).head_text();
     assert!(
         head.starts_with("GET /engine-rest/x HTTP/1.1\r\n"),
         "{head}"
@@ -503,7 +453,7 @@ async fn an_http_1_0_client_gets_an_answer_that_ends_with_its_connection() {
         !answer.headers.contains_key("transfer-encoding"),
         "{answer:?}"
     );
-    assert_eq!(world.last().version, http::Version::HTTP_11);
+    assert_eq!(last(&world.engine).version, http::Version::HTTP_11);
 }
 
 #[tokio::test]
@@ -522,7 +472,7 @@ async fn pipelined_starts_are_answered_in_order_each_with_its_own_initiator() {
         )
         .unwrap();
     }
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     client.write(requests).await;
     for number in 0..20 {
         let answer = client.answer().await;
@@ -551,7 +501,7 @@ async fn the_host_of_an_absolute_target_is_the_host() {
     ] {
         let answer = world.ask(&format!("GET {target} HTTP/1.1"), "\r\n").await;
         assert_eq!(answer.status, 200, "{target}");
-        let seen = world.last();
+        let seen = last(&world.engine);
         assert_eq!(seen.target, "/engine-rest/x", "{target}");
         assert_eq!(
             (&seen.headers[HOST], &seen.headers["x-forwarded-host"]),
@@ -566,7 +516,7 @@ async fn the_authority_of_http2_is_the_host() {
     let world = World::start().await;
     world.engine.script("/engine-rest/x", Script::Echo);
     for host in [None, Some("another.example")] {
-        let client = Client::connect(world.gateway.address, Protocol::Http2).await;
+        let client = world.client(Protocol::Http2).await;
         let mut request = world.request(Method::GET, "/api/x");
         if let Some(host) = host {
             request = request.header(HOST, host);
@@ -575,7 +525,7 @@ async fn the_authority_of_http2_is_the_host() {
             .send(request.body(Body::empty()).unwrap())
             .await
             .unwrap();
-        let seen = world.last();
+        let seen = last(&world.engine);
         let want = world.gateway.address.to_string();
         assert_eq!(
             (&seen.headers[HOST], &seen.headers["x-forwarded-host"]),
@@ -598,7 +548,7 @@ async fn a_request_without_a_host_or_with_two_is_400() {
         ("1.1", "Host:\r\n", 200),
         ("1.1", "Host: a\r\n", 200),
     ] {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let answer = client
             .ask(format!(
                 "GET /api/engine HTTP/{version}\r\n{hosts}Authorization: {token}\r\n\r\n"
@@ -654,7 +604,7 @@ async fn a_body_of_the_limit_passes_and_one_byte_more_is_413() {
                 };
                 let request = world.request(Method::POST, "/api/x").body(body).unwrap();
                 let before = world.engine.request_count();
-                let client = Client::connect(world.gateway.address, protocol).await;
+                let client = world.client(protocol).await;
                 let answer = whole(client.send(request).await.expect(&what))
                     .await
                     .expect(&what);
@@ -703,7 +653,7 @@ async fn a_rewritten_body_of_the_limit_passes_and_one_byte_more_is_413() {
 #[tokio::test]
 async fn after_a_rejection_with_a_small_unread_body_the_connection_goes_on() {
     let world = World::start().await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     for rest in [
         "Content-Length: 5\r\n\r\nhello",
         "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -722,7 +672,7 @@ async fn after_a_rejection_with_a_small_unread_body_the_connection_goes_on() {
 #[tokio::test]
 async fn a_small_body_that_comes_after_the_rejection_is_no_next_request() {
     let world = World::start().await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     let head = "POST /api/x HTTP/1.1\r\nHost: g\r\nContent-Length: 27\r\n\r\n";
     assert_eq!(client.ask(head).await.status, 401);
     client.write("GET /api/x HTTP/1.1\r\nA: b\r\n").await;
@@ -737,7 +687,7 @@ async fn a_small_body_that_comes_after_the_rejection_is_no_next_request() {
 async fn a_large_unread_body_does_not_hide_the_rejection() {
     let world =
         World::with(|config| config.server.limits.request_body = ByteSize::from_mib(1)).await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     let length = 64 << 20;
     client
         .write(world.text(
@@ -778,7 +728,7 @@ async fn a_multipart_upload_passes_byte_for_byte() {
         .body(Body::from(Bytes::from(body.clone())))
         .unwrap();
     assert_eq!(world.send(request).await.status(), 200);
-    let seen = world.last();
+    let seen = last(&world.engine);
     assert_eq!(seen.body, body);
     assert_eq!(
         seen.headers[CONTENT_TYPE],
@@ -789,10 +739,10 @@ async fn a_multipart_upload_passes_byte_for_byte() {
 
 #[tokio::test]
 async fn every_byte_of_a_query_passes_unchanged_or_is_refused() {
-    let world = RawWorld::answering(OK).await;
+    let world = answering(OK).await;
     let mut refused = Vec::new();
     for byte in 0x21..=0xff_u8 {
-        let mut client = Raw::connect(world.gateway.address).await;
+        let mut client = world.raw_client().await;
         let mut request = b"GET /api/task?a=".to_vec();
         request.push(byte);
         request.extend(b"&a;=%zz&%00=[x]{y}|^`'\\&=&&?+%2f/../ HTTP/1.1\r\nHost: g\r\n");
@@ -827,12 +777,12 @@ async fn every_byte_of_a_query_passes_unchanged_or_is_refused() {
 
 #[tokio::test]
 async fn odd_header_values_pass_both_ways_and_cookies_do_not() {
-    let world = RawWorld::answering(
+    let world = answering(
         b"HTTP/1.1 200 \r\nX-Odd: caf\xe9\t\"\\,;\xff\r\nX-Empty:\r\nX-Two: 1\r\nX-Two: 2\r\n\
           Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nServer: Tomcat\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    let mut client = world.raw_client().await;
     let mut request = world
         .text(
             "GET /api/x HTTP/1.1",
@@ -846,7 +796,7 @@ async fn odd_header_values_pass_both_ways_and_cookies_do_not() {
         head.windows(wanted.len())
             .any(|at| at.eq_ignore_ascii_case(wanted))
     };
-    for head in [&head, &world.seen().head] {
+    for head in [&head, &only(&world.engine).head] {
         assert!(
             has(head, b"\r\nx-odd: caf\xe9\t\"\\,;\xff\r\n"),
             "{}",
@@ -878,10 +828,9 @@ async fn an_answer_that_ends_with_its_connection_passes_whole() {
         stream.write_all(b"HTTP/1.1 200 \r\n\r\n").await?;
         stream.write_all(&[b'x'; 5000]).await
     })
-    .await
-    .unwrap();
-    let world = RawWorld::over(engine).await;
-    let mut client = Raw::connect(world.gateway.address).await;
+    .await;
+    let world = World::raw(engine).await;
+    let mut client = world.raw_client().await;
     for _ in 0..2 {
         let answer = client.ask(world.text("GET /api/x HTTP/1.1", "\r\n")).await;
         assert_eq!((answer.status, answer.body.len()), (200, 5000));

@@ -69,12 +69,11 @@ async fn nothing_that_could_be_identity_reaches_the_engine_and_the_rest_does() {
         "GET /api/task HTTP/1.1\r\nHost: gate.example:81\r\nAuthorization: {}\r\nConnection: keep-alive, X-Named, Authorization, Host, Content-Length\r\n",
         world.token
     );
-    for name in dropped
-    {
-        request.push_str(&format!("{name}: admin\r\n"));
+    for name in dropped {
+        request.extend([name, ": admin\r\n"]);
     }
     for (name, value) in kept {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([name, ": ", value, "\r\n"]);
     }
     let answer = Raw::connect(world.gateway.address)
         .await

@@ -12,6 +12,7 @@ use bpmgate::body::Body;
 use bpmgate::config::{self, Config};
 use bpmgate::demo::engine::Engine;
 use bpmgate::demo::issuer::Issuer;
+use bpmgate::demo::raw::RawEngine;
 use bpmgate::engine::EngineClient;
 use bpmgate::gateway::{Resources, stack};
 use bpmgate::server::{Connections, Limits, Server};
@@ -50,8 +51,8 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// An engine, an issuer and a gateway between them, which lets Alice do everything.
-pub(crate) struct World {
-    pub(crate) engine: Engine,
+pub(crate) struct World<E = Engine> {
+    pub(crate) engine: E,
     pub(crate) issuer: Issuer,
     pub(crate) gateway: Gateway,
     /// `Bearer …` of Alice, as [`alice`] signs it.
@@ -66,8 +67,31 @@ impl World {
     /// `change` has the last word on the configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let engine = Engine::start().await.unwrap();
+        let url = engine.url();
+        Self::over(engine, &url, change).await
+    }
+
+    /// Over an engine with settings of its own.
+    pub(crate) async fn over_engine(engine: Engine) -> Self {
+        let url = engine.url();
+        Self::over(engine, &url, |_| ()).await
+    }
+}
+
+impl World<RawEngine> {
+    /// Over an engine of bytes.
+    pub(crate) async fn raw(engine: std::io::Result<RawEngine>) -> Self {
+        let engine = engine.unwrap();
+        let url = engine.url();
+        Self::over(engine, &url, |_| ()).await
+    }
+}
+
+impl<E> World<E> {
+    /// Over an engine of one's own; `change` has the last word on the configuration.
+    pub(crate) async fn over(engine: E, url: &str, change: impl FnOnce(&mut Config)) -> Self {
         let issuer = Issuer::start().await.unwrap();
-        let mut config = config(&issuer, &engine.url());
+        let mut config = config(&issuer, url);
         change(&mut config);
         Self {
             gateway: Gateway::start(&config).await,
@@ -75,6 +99,27 @@ impl World {
             engine,
             issuer,
         }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn client(&self, protocol: Protocol) -> Client {
+        Client::connect(self.gateway.address, protocol).await
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn raw_client(&self) -> Raw {
+        Raw::connect(self.gateway.address).await
+    }
+
+    /// The bytes of an HTTP/1 request with Alice's token; `rest` begins with further header fields.
+    pub(crate) fn text(&self, line: &str, rest: &str) -> String {
+        let token = &self.token;
+        format!("{line}\r\nHost: g.example\r\nAuthorization: {token}\r\n{rest}")
+    }
+
+    /// Sends such a request on a connection of its own.
+    pub(crate) async fn ask(&self, line: &str, rest: &str) -> RawAnswer {
+        self.raw_client().await.ask(self.text(line, rest)).await
     }
 
     /// A request with Alice's token.
@@ -121,6 +166,8 @@ pub(crate) fn config(issuer: &Issuer, engine_url: &str) -> Config {
     config.engine.url = engine_url.parse().unwrap();
     config.engine.retry.backoff = Duration::from_millis(20);
     config.access.default = "transparent".to_owned();
+    // So that the engine sees the client's requests alone; `models.rs` tests those of the gateway.
+    config.initiator.model_initiator = false;
     config.issuers = vec![config::Issuer {
         issuer: issuer.url().parse().unwrap(),
         jwks_url: Some(issuer.jwks_url().parse().unwrap()),
@@ -188,10 +235,20 @@ impl Process {
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
         std::fs::write(&file, text).unwrap();
+        Self::serve(directory, &[]).await
+    }
+
+    /// Runs `bpmgate serve` with nothing but these environment variables.
+    pub(crate) async fn with_environment(environment: &[(&str, &str)]) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), environment).await
+    }
+
+    /// Runs it in this directory, where a `config.toml` may be.
+    async fn serve(directory: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bpmgate"))
-            .args(["serve", "--config"])
-            .arg(&file)
+            .arg("serve")
             .env_clear()
+            .envs(environment.iter().copied())
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -306,8 +363,8 @@ impl Client {
     ) -> hyper::Result<Response<Incoming>> {
         let authority = self.address.to_string();
         let answer = async {
-            let mut sender = self.sender.lock().await;
-            match &mut *sender {
+            let mut guard = self.sender.lock().await;
+            match &mut *guard {
                 Sender::Http1(sender) => {
                     if !request.headers().contains_key(HOST) {
                         let host = authority.parse().unwrap();
@@ -322,9 +379,11 @@ impl Client {
                     parts.authority = Some(authority.parse().unwrap());
                     *request.uri_mut() = Uri::from_parts(parts).unwrap();
                     *request.version_mut() = http::Version::HTTP_2;
-                    let mut sender = sender.clone();
-                    sender.ready().await?;
-                    sender.send_request(request).await
+                    let mut stream = sender.clone();
+                    // Others need not wait for the answer.
+                    drop(guard);
+                    stream.ready().await?;
+                    stream.send_request(request).await
                 }
             }
         };

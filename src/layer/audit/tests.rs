@@ -321,6 +321,7 @@ async fn what_inner_layers_found_out_is_in_the_record() {
         findings.note_business_key("order-4711".to_owned());
         findings.note_event("paid".to_owned());
         findings.note_reason("a mistake".to_owned());
+        findings.note_model_changed(());
         Ok::<_, Problem>(json(Body::empty()))
     });
     log.layer()
@@ -335,6 +336,7 @@ async fn what_inner_layers_found_out_is_in_the_record() {
         ("business_key", "order-4711".into()),
         ("event", "paid".into()),
         ("reason", "a mistake".into()),
+        ("model_changed", true.into()),
     ] {
         assert_eq!(records[0][name], want);
     }
