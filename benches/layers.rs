@@ -200,6 +200,7 @@ fn whole(c: &mut Criterion) {
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
+        models: None,
         initiator: initiator::Settings::default(),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),

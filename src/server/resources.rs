@@ -161,6 +161,21 @@ fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
     })
 }
 
+impl config::Access {
+    /// Every profile there is: the built-in ones, then those of one's own.
+    ///
+    /// # Errors
+    /// One names an operation that there is not, or extends a profile that there is not.
+    pub(crate) fn all_profiles(&self) -> Result<Vec<Profile>, BoxError> {
+        let names = Builtin::ALL.iter().map(|builtin| builtin.as_str());
+        let own = self.profiles.keys().map(String::as_str);
+        names
+            .chain(own)
+            .map(|name| profile(self, name, self.profiles.len()))
+            .collect()
+    }
+}
+
 /// The profile of this name; `steps` bounds the chain of `extends`, which the loader has checked.
 fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, BoxError> {
     if let Some(builtin) = Builtin::ALL
