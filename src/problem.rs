@@ -419,6 +419,7 @@ mod tests {
             Problem::EngineUnreachable,
             Problem::EngineBadAnswer,
             Problem::EngineRejectedCredentials,
+            Problem::ModelUnavailable,
             Problem::KeysUnavailable,
             Problem::Overloaded,
             Problem::EngineTimeout,
@@ -445,6 +446,7 @@ mod tests {
                 | Problem::EngineUnreachable
                 | Problem::EngineBadAnswer
                 | Problem::EngineRejectedCredentials
+                | Problem::ModelUnavailable
                 | Problem::KeysUnavailable
                 | Problem::Overloaded
                 | Problem::EngineTimeout => {}
