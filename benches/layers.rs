@@ -217,6 +217,8 @@ fn whole(c: &mut Criterion) {
         });
         request
     };
+    // The server does so for each request.
+    c.bench_function("gateway/clone", |bencher| bencher.iter(|| gateway.clone()));
     let mut gateway = drained(gateway.map_request(received));
     // The deadline's timer is a runtime's.
     let runtime = runtime();

@@ -268,7 +268,10 @@ impl Links {
         if let Some(base) = &self.addresses.public_url {
             return Some([base, prefix.as_str(), rest].concat());
         }
-        let host = self.origin.plain_host()?;
+        // Who named no host gets a reference without one (RFC 3986 §4.2), never the engine's.
+        let Some(host) = self.origin.plain_host() else {
+            return Some([prefix.as_str(), rest].concat());
+        };
         Some([self.origin.proto, "://", host, prefix, rest].concat())
     }
 
@@ -437,6 +440,16 @@ mod tests {
         headers: &[(&str, &str)],
         body: &'static str,
     ) -> Result<Response<String>, Problem> {
+        asked_by("gate.example", public_url, status, headers, body).await
+    }
+
+    async fn asked_by(
+        host: &str,
+        public_url: Option<&str>,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<Response<String>, Problem> {
         let mut answer = Response::builder().status(status);
         for (name, value) in headers {
             answer = answer.header(*name, *value);
@@ -448,7 +461,7 @@ mod tests {
             async { Ok::<_, Problem>(answer) }
         });
         let mut request = Request::post("/api/process-definition/key/order/start")
-            .header("host", "gate.example")
+            .header("host", host)
             .body(())
             .unwrap();
         let matched =
@@ -490,6 +503,19 @@ mod tests {
                 .body()
                 .contains(r#""https://app.example/bpm/api/process-instance/1""#)
         );
+    }
+
+    #[tokio::test]
+    async fn without_a_usable_host_a_link_does_not_name_the_engine() {
+        let body = r#"{"links":[{"href":"http://10.0.0.1:8080/engine-rest/task/1"}]}"#;
+        for host in ["", "a\"b", "u:p@gate.example"] {
+            let answer = asked_by(host, None, 200, &[], body).await.unwrap();
+            assert_eq!(
+                answer.body(),
+                r#"{"links":[{"href":"/api/task/1"}]}"#,
+                "{host}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -27,7 +27,13 @@ pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> 
                 continue;
             }
             Event::Eof => return (depth == 0).then_some(names),
-            _ => continue,
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_)
+            | Event::DocType(_)
+            | Event::GeneralRef(_) => continue,
         };
         let local = element.local_name();
         if inside == Some(depth) && local.as_ref() == "startEvent" {

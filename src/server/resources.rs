@@ -15,7 +15,7 @@ use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
 use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
-use crate::token::{ClaimPaths, Issuer, IssuerRules, Verifier};
+use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
 use super::Limits;
 
@@ -30,15 +30,20 @@ impl Resources {
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let keys = config.issuers.iter().map(|issuer| {
-            let (rules, source) = issuer.rules_and_keys()?;
+            let (rules, source) = match issuer.rules_and_keys()? {
+                (rules, ConfiguredKeys::Secret(keys)) => return Ok((rules, keys.into())),
+                (rules, ConfiguredKeys::Fetched(source)) => (rules, source),
+            };
             let settings = RefreshSettings {
                 refresh: issuer.jwks_refresh,
                 cooldown: issuer.jwks_cooldown,
                 timeout: issuer.jwks_timeout,
                 stale: issuer.jwks_stale,
             };
-            Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
+            let keys = Keys::spawn(rules.clone(), source, settings);
+            Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
+        let issuers = keys.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             prefixes: config
                 .routes
@@ -69,7 +74,11 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: Verifier::new(keys.collect::<Result<Vec<_>, _>>()?)?,
+            verifier: if config.shared_ids {
+                Verifier::with_shared_ids(issuers)?
+            } else {
+                Verifier::new(issuers)?
+            },
             access: Arc::new(access(&config.access)?),
             initiator: initiator_of(&config.initiator)?,
             models: config.initiator.model_initiator.then(|| ModelSettings {
@@ -209,32 +218,41 @@ fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxErr
 }
 
 impl config::Issuer {
-    /// What its tokens must say, and where its keys are.
+    /// What its tokens must say, and its keys.
     ///
     /// # Errors
-    /// The rules cannot stand, or no URL of keys can be made of the issuer.
-    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, KeySource), BoxError> {
+    /// The rules cannot stand, the secret is none, or no URL of keys can be made of the issuer.
+    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, ConfiguredKeys), BoxError> {
         let mut rules = IssuerRules::new(self.preset, self.issuer.as_str());
         rules.audience.clone_from(&self.audience);
         rules
             .authorized_parties
             .clone_from(&self.authorized_parties);
-        rules.algorithms = self
-            .algorithms
-            .iter()
-            .map(|algorithm| algorithm.as_str().parse())
-            .collect::<Result<_, _>>()?;
+        rules.algorithms.clone_from(&self.algorithms);
         rules.leeway = self.leeway;
         rules.id_prefix.clone_from(&self.id_prefix);
         rules.claims = claims(&self.claims, self.preset.claims());
         let issuer = Issuer::new(rules)?;
+        if !self.hs_secret.is_empty() {
+            let secret = self.hs_secret.expose().as_bytes();
+            let keys = KeySet::from_secret(secret, &self.algorithms)?;
+            return Ok((issuer, ConfiguredKeys::Secret(keys)));
+        }
         let source = match (given(&self.public_key_file), &self.jwks_url) {
             (Some(file), _) => KeySource::File(file.to_owned()),
             (None, Some(url)) => KeySource::JwksUrl(url.as_uri().clone()),
             (None, None) => KeySource::of_preset(&issuer)?,
         };
-        Ok((issuer, source))
+        Ok((issuer, ConfiguredKeys::Fetched(source)))
     }
+}
+
+/// The keys of a configured issuer.
+pub(crate) enum ConfiguredKeys {
+    /// Its `hs_secret`: there from the start, and for ever.
+    Secret(KeySet),
+    /// To be had from there.
+    Fetched(KeySource),
 }
 
 /// The configured paths; where they are the defaults, the preset knows better.
