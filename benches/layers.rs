@@ -196,6 +196,7 @@ fn whole(c: &mut Criterion) {
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
+        audit: None,
         initiator: initiator::Settings::default(),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),

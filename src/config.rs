@@ -673,7 +673,8 @@ pub struct Telemetry {
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
-    /// Where the audit log goes: `"stdout"` or a file. Empty: nowhere.
+    /// Where the audit log goes: `"stdout"` or a file, which is appended to. Empty: there is none. A request that writes and cannot be
+    /// recorded is refused; `docs/audit.md` describes the lines.
     pub audit_log: String,
 }
 

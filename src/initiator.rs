@@ -32,6 +32,7 @@ use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 mod body;
 
@@ -226,7 +227,8 @@ impl Rules {
     /// Reads a request's body and returns the one to send in its place, or `None` to send it as it is.
     ///
     /// An empty body is read as `{}`, as by the engine. `model` are the initiator variables of the process's
-    /// own model: written with the caller's id, and protected, as the three names are.
+    /// own model: written with the caller's id, and protected, as the three names are. What an audit wants
+    /// to know of the body is put into `findings`.
     ///
     /// # Errors
     /// [`Problem::BodyInvalid`] where the body is not the JSON that the engine would read in one way only,
@@ -238,6 +240,7 @@ impl Rules {
         identity: &Identity,
         access: &Access,
         model: &[Box<str>],
+        findings: Option<&Findings>,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
         let protects = |name: &str| {
@@ -254,6 +257,7 @@ impl Rules {
             identity,
             access,
             written: &written,
+            findings,
         }
         .run(body)
     }
@@ -283,6 +287,7 @@ impl Rules {
             is_protected: &notes,
             identity,
             access,
+            findings: None,
             written: "",
         }
         .run(body);

@@ -278,6 +278,7 @@ where
             &caller.identity,
             &caller.access,
             model,
+            head.extensions.get(),
             &received,
         )
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::access::{AccessRules, Builtin, Profile, When};
+use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
@@ -23,7 +24,7 @@ impl Resources {
     /// Takes them from the configuration; the issuers' keys are fetched in the background.
     ///
     /// # Errors
-    /// What is in the configuration cannot be used: a key file, a name of a variable.
+    /// What is in the configuration cannot be used: a key file, a name of a variable, the audit log's file.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, which the background fetches need.
@@ -80,6 +81,7 @@ impl Resources {
                 Verifier::new(issuers)?
             },
             access: Arc::new(access(&config.access)?),
+            audit: audit(config)?,
             initiator: initiator_of(&config.initiator)?,
             models: config.initiator.model_initiator.then(|| ModelSettings {
                 believed: config.initiator.model_cache,
@@ -180,6 +182,16 @@ fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, 
         }
     };
     Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
+}
+
+/// Opens the audit log.
+fn audit(config: &Config) -> Result<Option<AuditLog>, BoxError> {
+    let open = |target| AuditLog::open(&target, config.server.limits.requests_in_flight);
+    let log = Target::parse(&config.telemetry.audit_log).map(open);
+    log.transpose().map_err(|error| {
+        let target = &config.telemetry.audit_log;
+        format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
+    })
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {

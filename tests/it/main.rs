@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod audit;
 mod check;
 mod connections;
 mod cors;
