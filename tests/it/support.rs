@@ -231,7 +231,7 @@ impl Process {
         let (name, keys) = (issuer.url(), issuer.jwks_url());
         let text = format!(
             "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
-             access.default = \"transparent\"\n{more}\n\
+             access.default = \"transparent\"\ninitiator.model_initiator = false\n{more}\n\
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
         std::fs::write(&file, text).unwrap();
