@@ -20,7 +20,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bpmgate::access::{AccessRules, Profile};
+use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::Body;
 use bpmgate::engine::EngineError;
 use bpmgate::forwarded::TrustedProxies;
@@ -100,7 +100,7 @@ fn access(c: &mut Criterion) {
         .layer(ExtractIdentityLayer::new())
         .layer(MatchOperationLayer::new(prefixes()))
         .service(echo());
-    let rules = Arc::new(AccessRules::new(Profile::User));
+    let rules = Arc::new(AccessRules::new(Builtin::User));
     let mut authorize = AuthorizeLayer::new(rules).layer(echo());
     let read = take(&mut before, issued.by_alice(get(TASKS))).unwrap();
     measure(c, "authorize/read", &mut authorize, || read.clone());
@@ -126,7 +126,7 @@ fn bodies(c: &mut Criterion) {
         .layer(ExtractIdentityLayer::new())
         .layer(MatchOperationLayer::new(prefixes()))
         .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(
-            Profile::User,
+            Builtin::User,
         ))))
         .service(echo());
     let mut write = InitiatorLayer::new(initiator::Settings::default(), 16 << 20).layer(echo());
@@ -195,7 +195,7 @@ fn whole(c: &mut Criterion) {
         credentials: CredentialsLayer::basic("demo", "demo"),
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone(),
-        access: Arc::new(AccessRules::new(Profile::User)),
+        access: Arc::new(AccessRules::new(Builtin::User)),
         initiator: initiator::Settings::default(),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),

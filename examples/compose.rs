@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bpmgate::access::{AccessRules, Profile};
+use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::BoxError;
 use bpmgate::identity::{Identity, Parts};
 use bpmgate::layer::{AuthorizeLayer, InitiatorLayer, MatchOperationLayer};
@@ -39,7 +39,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(MatchOperationLayer::new(vec![engine.path().to_owned()]))
         // what may be in its body: everything
         .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(
-            Profile::Transparent,
+            Builtin::Transparent,
         ))))
         .layer(InitiatorLayer::new(initiator::Settings::default(), 1 << 20))
         .map_err(|_| Problem::EngineUnreachable)

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use bpmgate::access::{AccessRules, Profile};
+use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::{Body, BoxError};
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::layer::{
@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(ExtractIdentityLayer::new())
         .layer(MatchOperationLayer::new(prefixes.clone()))
         .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(
-            Profile::User,
+            Builtin::User,
         ))))
         // from here on the request becomes the engine's
         .layer(EngineAnswerLayer::new(

@@ -1,19 +1,28 @@
-//! Who may do what: a profile allows operations, and says what of their members.
+//! Who may do what: rules choose a profile, and a profile allows operations.
 //!
 //! Pure: [`AccessRules::decide`] looks at the identity, the catalogue's row and the query's names, and
-//! at nothing else. What a profile does not name is denied; a request that is no row of the catalogue
-//! passes for `transparent` alone.
+//! at nothing else. The first rule whose conditions all hold gives the profile, else the default does.
+//! What a profile does not name is denied; a request that is no row of the catalogue passes for
+//! `transparent` alone.
 //!
 //! A gateway that swaps any token for the engine's service account would turn every caller into that
 //! account; deploying a process is running code on the engine. So `user` is a short list of what a
 //! person at a task list does, and leaves out what only looks harmless (engine facts §11).
 
+mod builtin;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 
-use crate::operation::{Catalogue, Guarded, Kind, Matched, Operation};
+pub use builtin::Builtin;
+
+use crate::identity::Identity;
+use crate::operation::{Catalogue, Guarded, Matched, Operation};
 use crate::problem::Problem;
+use crate::token::claims;
 
 /// What the access check granted.
 ///
@@ -21,40 +30,161 @@ use crate::problem::Problem;
 /// the body is read.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// The profile that allowed the operation.
+    /// The name of the profile that allowed the operation.
     pub profile: Arc<str>,
-    /// Whether the `guarded` members of the operation (catalogue column) may be used.
-    pub guarded_allowed: bool,
-    /// Whether every member of the operation's `user_fields` must be present and be the caller's id.
-    pub own_user_only: bool,
+    /// The place of the rule that chose it, from 0; `None` for the default.
+    pub rule: Option<usize>,
+    /// What of the request's members may be used.
+    pub members: Members,
 }
 
-/// A profile: which operations a caller may use.
+/// What of a request's members a profile may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Profile {
-    /// Nothing.
-    None,
-    /// What a person at a task list does: see the table in `docs/access.md`.
-    User,
-    /// Everything, also what is no row of the catalogue.
-    Transparent,
+pub struct Members {
+    /// Members that skip steps of a process (`startInstructions`, `skipCustomListeners`, ...).
+    pub skips: bool,
+    /// Members that the engine evaluates as code (`...Expression`).
+    pub expressions: bool,
+    /// Users other than the caller in the operation's `user_fields`; else each of these must be there and
+    /// be the caller's id. Also whether variables may be Java-serialized objects.
+    pub others: bool,
+}
+
+impl Members {
+    /// Whether a guarded member of the catalogue may be used.
+    #[must_use]
+    pub fn may_use(self, guarded: Guarded) -> bool {
+        match guarded {
+            Guarded::Member(_) => self.skips,
+            Guarded::Suffix(_) => self.expressions,
+        }
+    }
+}
+
+/// A profile: which operations its callers may use, and what of their members.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    name: Arc<str>,
+    base: Builtin,
+    allow: BTreeSet<&'static str>,
+    deny: BTreeSet<&'static str>,
+}
+
+/// A name in `allow` or `deny` that is neither an operation's id nor a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is neither the id of an operation nor a group")]
+pub struct UnknownOperation(pub String);
+
+impl Profile {
+    /// A profile of one's own: `base` with some operations more and some less; `deny` beats `allow`, in every
+    /// profile that it comes from too. Each
+    /// name is an operation's id or a group of the catalogue.
+    ///
+    /// # Errors
+    /// [`UnknownOperation`] for a name that is neither.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        base: &Self,
+        allow: &[String],
+        deny: &[String],
+    ) -> Result<Self, UnknownOperation> {
+        let mut profile = Self {
+            name: name.into(),
+            ..base.clone()
+        };
+        profile.allow.extend(named(allow)?);
+        profile.deny.extend(named(deny)?);
+        Ok(profile)
+    }
+
+    /// The name in the configuration and in answers.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether the profile allows this row.
+    #[must_use]
+    pub fn allows(&self, operation: &Operation) -> bool {
+        !self.deny.contains(operation.id)
+            && (self.allow.contains(operation.id) || self.base.allows(operation))
+    }
+}
+
+impl From<Builtin> for Profile {
+    fn from(base: Builtin) -> Self {
+        let name = base.as_str().into();
+        Self {
+            name,
+            base,
+            allow: BTreeSet::new(),
+            deny: BTreeSet::new(),
+        }
+    }
+}
+
+/// Whom a rule means; all conditions that are given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct When {
+    /// One of the caller's roles.
+    pub role: Option<String>,
+    /// A claim by name or by a path with dots, and what it must be; of an array one element.
+    pub claim: Option<(String, String)>,
+    /// The exact issuer.
+    pub issuer: Option<String>,
+    /// The exact id, `id_prefix` included.
+    pub subject: Option<String>,
+}
+
+impl When {
+    /// Whether the caller is meant. Without any condition nobody is.
+    #[must_use]
+    pub fn holds(&self, caller: &Identity) -> bool {
+        let role = self.role.as_ref().map(|role| caller.roles().contains(role));
+        let claim = self.claim.as_ref().map(|(path, wanted)| {
+            claims::at(caller.claims(), path).is_some_and(|value| is_or_has(value, wanted))
+        });
+        let issuer = self.issuer.as_ref().map(|issuer| caller.issuer() == issuer);
+        let subject = self.subject.as_ref().map(|subject| caller.id() == subject);
+        let mut conditions = [role, claim, issuer, subject]
+            .into_iter()
+            .flatten()
+            .peekable();
+        conditions.peek().is_some() && conditions.all(|holds| holds)
+    }
 }
 
 /// The configured access rules.
 #[derive(Debug, Clone)]
 pub struct AccessRules {
-    default: Profile,
-    name: Arc<str>,
+    rules: Vec<(When, Arc<Profile>)>,
+    default: Arc<Profile>,
 }
 
 impl AccessRules {
     /// Every caller has this profile.
     #[must_use]
-    pub fn new(default: Profile) -> Self {
+    pub fn new(default: impl Into<Profile>) -> Self {
         Self {
-            default,
-            name: default.name().into(),
+            rules: Vec::new(),
+            default: Arc::new(default.into()),
+        }
+    }
+
+    /// Adds a rule behind those that are there: the first that holds counts.
+    #[must_use]
+    pub fn rule(mut self, when: When, profile: impl Into<Profile>) -> Self {
+        self.rules.push((when, Arc::new(profile.into())));
+        self
+    }
+
+    /// The caller's profile, and the place of the rule that chose it.
+    #[must_use]
+    pub fn profile_of(&self, caller: &Identity) -> (&Profile, Option<usize>) {
+        let rule = self.rules.iter().position(|(when, _)| when.holds(caller));
+        match rule.and_then(|place| self.rules.get(place)) {
+            Some((_, profile)) => (profile, rule),
+            None => (&self.default, None),
         }
     }
 
@@ -63,71 +193,80 @@ impl AccessRules {
     /// # Errors
     /// [`Problem::AccessDenied`] for an operation or a query member that the profile does not allow,
     /// [`Problem::NotFound`] and [`Problem::MethodNotAllowed`] for what is no row of the catalogue.
-    pub fn decide(&self, matched: &Matched, query: Option<&str>) -> Result<Access, Problem> {
+    pub fn decide(
+        &self,
+        caller: &Identity,
+        matched: &Matched,
+        query: Option<&str>,
+    ) -> Result<Access, Problem> {
+        let (profile, rule) = self.profile_of(caller);
+        let members = profile.base.members();
         let access = Access {
-            profile: self.name.clone(),
-            guarded_allowed: self.default == Profile::Transparent,
-            own_user_only: self.default != Profile::Transparent,
+            profile: profile.name.clone(),
+            rule,
+            members,
         };
         let operation = match matched {
-            _ if self.default == Profile::Transparent => return Ok(access),
+            Matched::Operation(found) => found.operation,
+            Matched::Unknown | Matched::OtherMethods(_) if profile.base == Builtin::Transparent => {
+                return Ok(access);
+            }
             Matched::Unknown => return Err(Problem::NotFound),
             Matched::OtherMethods(allow) => return Err(Problem::MethodNotAllowed(allow.clone())),
-            Matched::Operation(found) => found.operation,
         };
-        if !self.default.allows(operation) {
-            return Err(Problem::denied(operation.id, &self.name));
+        if !profile.allows(operation) {
+            return Err(Problem::denied(operation.id, &profile.name));
         }
-        // Any read may carry an expression in its query; only the POST queries are marked in the table.
-        match query.and_then(|query| guarded_name(operation, query)) {
-            Some(member) => Err(Problem::denied_member(operation.id, &self.name, &member)),
+        match query.and_then(|query| guarded_name(operation, members, query)) {
+            Some(member) => Err(Problem::denied_member(operation.id, &profile.name, &member)),
             None => Ok(access),
         }
     }
 }
 
-impl Profile {
-    /// The name in the configuration and in answers.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::User => "user",
-            Self::Transparent => "transparent",
+/// The ids of the operations that are named, by id or by group.
+fn named(names: &[String]) -> Result<BTreeSet<&'static str>, UnknownOperation> {
+    let mut ids = BTreeSet::new();
+    for name in names {
+        let rows = Catalogue::builtin().operations().iter();
+        let meant: Vec<_> = rows
+            .filter(|row| row.id == name || row.group == name)
+            .map(|row| row.id)
+            .collect();
+        if meant.is_empty() {
+            return Err(UnknownOperation(name.clone()));
         }
+        ids.extend(meant);
     }
+    Ok(ids)
+}
 
-    /// Whether the profile allows this row.
-    #[must_use]
-    pub fn allows(self, operation: &Operation) -> bool {
-        match self {
-            Self::None => false,
-            Self::Transparent => true,
-            Self::User => {
-                let readable = operation.kind == Kind::Read
-                    && USER_READS.contains(&operation.group)
-                    && !operation.path.contains("/statistics")
-                    && !operation.path.contains("/report");
-                let startable = operation.kind == Kind::Start
-                    && operation.group == "Process Definition"
-                    && !operation.body_paths.is_empty();
-                readable || startable || USER_WRITES.contains(&operation.id)
-            }
-        }
+/// Whether a claim's value is the wanted text, or an array with such an element.
+fn is_or_has(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::String(text) => text == wanted,
+        Value::Array(elements) => elements
+            .iter()
+            .any(|element| !element.is_array() && is_or_has(element, wanted)),
+        Value::Bool(truth) => wanted == if *truth { "true" } else { "false" },
+        Value::Number(number) => number.to_string() == wanted,
+        Value::Null | Value::Object(_) => false,
     }
 }
 
-/// Every operation that a profile allows, in the catalogue's order.
-pub fn allowed(profile: Profile) -> impl Iterator<Item = &'static Operation> {
-    Catalogue::builtin()
-        .operations()
+/// The first query parameter that needs more than the operation. Any read may carry an expression in
+/// its query; in the table only those that take one in their body are marked.
+fn guarded_name(operation: &Operation, members: Members, query: &str) -> Option<String> {
+    let guards: Vec<Guarded> = operation
+        .guarded
         .iter()
-        .filter(move |row| profile.allows(row))
-}
-
-/// The first query parameter that needs more than the operation.
-fn guarded_name(operation: &Operation, query: &str) -> Option<String> {
-    let guards = [Guarded::Suffix("Expression")];
+        .copied()
+        .chain([Guarded::Suffix("Expression")])
+        .filter(|&guarded| !members.may_use(guarded))
+        .collect();
+    if guards.is_empty() {
+        return None;
+    }
     query.split('&').find_map(|pair| {
         let name = pair
             .split_once('=')
@@ -136,167 +275,10 @@ fn guarded_name(operation: &Operation, query: &str) -> Option<String> {
         let name = percent_decode_str(&name).decode_utf8_lossy().into_owned();
         guards
             .iter()
-            .chain(&operation.guarded)
-            .any(|guard| match guard {
-                Guarded::Member(member) => name == *member,
-                Guarded::Suffix(suffix) => name.ends_with(suffix),
-            })
+            .any(|guarded| guarded.matches(&name))
             .then_some(name)
     })
 }
 
-/// The groups that `user` may read: definitions, forms, instances, tasks and their history. Not
-/// filters (a stored one runs expressions), not people, not the operation log.
-const USER_READS: [&str; 16] = [
-    "Engine",
-    "Version",
-    "Process Definition",
-    "Decision Definition",
-    "Process Instance",
-    "Process Instance Comment",
-    "Task",
-    "Task Attachment",
-    "Task Comment",
-    "Task Local Variable",
-    "Task Variable",
-    "Variable Instance",
-    "Historic Process Instance",
-    "Historic Activity Instance",
-    "Historic Task Instance",
-    "Historic Variable Instance",
-];
-
-/// What `user` may write, beside starts. Every `user_fields` member must be the caller.
-const USER_WRITES: [&str; 6] = [
-    "claim",
-    "unclaim",
-    "complete",
-    "submit",
-    "createComment",
-    "addAttachment",
-];
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Method;
-
-    fn decide(profile: Profile, method: &Method, path_and_query: &str) -> Result<Access, Problem> {
-        let (path, query) = path_and_query.split_once('?').unzip();
-        let path = path.unwrap_or(path_and_query);
-        AccessRules::new(profile).decide(&Catalogue::builtin().find(method, path), query)
-    }
-
-    #[test]
-    fn user_does_what_a_person_at_a_task_list_does_and_no_more() {
-        for (method, path, allowed) in [
-            ("GET", "/process-definition?latestVersion=true", true),
-            ("GET", "/process-definition/key/a/xml", true),
-            ("POST", "/process-definition/key/a/start", true),
-            (
-                "POST",
-                "/engine/default/process-definition/a:1:b/submit-form",
-                true,
-            ),
-            ("GET", "/process-instance/1/variables", true),
-            ("POST", "/task", true),
-            ("POST", "/task/1/claim", true),
-            ("POST", "/task/1/complete", true),
-            ("GET", "/history/process-instance/count", true),
-            ("GET", "/process-definition/statistics", false),
-            ("GET", "/history/task/report", false),
-            ("POST", "/process-definition/a:1:b/restart", false),
-            ("POST", "/case-definition/key/a/create", false),
-            ("POST", "/deployment/create", false),
-            ("GET", "/deployment", false),
-            ("GET", "/user", false),
-            ("GET", "/user/bob/profile", false),
-            ("POST", "/identity/verify", false),
-            ("GET", "/filter/1/list", false),
-            ("POST", "/filter/create", false),
-            ("POST", "/external-task/fetchAndLock", false),
-            ("POST", "/message", false),
-            ("POST", "/signal", false),
-            ("PUT", "/process-instance/1/variables/initiator", false),
-            ("POST", "/process-instance/1/modification", false),
-            ("DELETE", "/process-instance/1", false),
-            ("POST", "/task/1/assignee", false),
-            ("POST", "/task/1/delegate", false),
-            ("POST", "/task/create", false),
-            ("GET", "/history/user-operation", false),
-            ("GET", "/optimize/process-instance/running", false),
-            ("POST", "/setup/user/create", false),
-        ] {
-            let decision = decide(Profile::User, &method.parse().unwrap(), path);
-            match decision {
-                Ok(access) => assert!(allowed && access.own_user_only, "{method} {path}"),
-                Err(Problem::AccessDenied(_)) => assert!(!allowed, "{method} {path}"),
-                Err(other) => panic!("{method} {path}: {other}"),
-            }
-        }
-    }
-
-    #[test]
-    fn expression_in_a_query_is_denied_however_it_is_written() {
-        for query in [
-            "assigneeExpression=x",
-            "a=1&assignee%45xpression=x",
-            "dueAfterExpression",
-        ] {
-            let problem =
-                decide(Profile::User, &Method::GET, &format!("/task?{query}")).unwrap_err();
-            assert_eq!(problem.code(), "access_denied", "{query}");
-        }
-        decide(Profile::User, &Method::GET, "/task?assignee=someExpression").unwrap();
-        decide(
-            Profile::Transparent,
-            &Method::GET,
-            "/task?assigneeExpression=x",
-        )
-        .unwrap();
-    }
-
-    #[test]
-    fn what_is_no_row_passes_for_transparent_alone() {
-        for (method, path, want) in [
-            ("GET", "/nothing", "not_found"),
-            ("PATCH", "/task", "method_not_allowed"),
-            (
-                "post",
-                "/process-definition/key/a/start",
-                "method_not_allowed",
-            ),
-        ] {
-            let method = method.parse().unwrap();
-            assert_eq!(
-                decide(Profile::User, &method, path).unwrap_err().code(),
-                want,
-                "{path}"
-            );
-            assert_eq!(
-                decide(Profile::None, &method, path).unwrap_err().code(),
-                want,
-                "{path}"
-            );
-            decide(Profile::Transparent, &method, path).unwrap();
-        }
-    }
-
-    #[test]
-    fn none_denies_every_row() {
-        assert_eq!(allowed(Profile::None).count(), 0);
-        assert_eq!(
-            allowed(Profile::Transparent).count(),
-            Catalogue::builtin().operations().len()
-        );
-    }
-
-    /// Every row that `user` may use: a change here is a change of what every logged-in caller may do.
-    #[test]
-    fn the_rows_of_user_are_pinned() {
-        let rows: Vec<_> = allowed(Profile::User)
-            .map(|row| format!("{} {}", row.method, row.path))
-            .collect();
-        insta::assert_snapshot!(rows.join("\n"));
-    }
-}
+mod tests;

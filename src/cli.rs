@@ -25,7 +25,7 @@ pub fn run() -> ExitCode {
     let done = match command_line.command.unwrap_or(serve) {
         Command::Serve(serve) => serve.load().and_then(serve::run),
         Command::Check(check) => check::run(check),
-        Command::Demo(demo) => demo::run(demo.engine),
+        Command::Demo(demo) => demo::run(demo.engine.as_ref()),
         Command::Schema => schema::run(),
     };
     match done {

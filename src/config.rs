@@ -43,6 +43,7 @@ pub use self::prefix::Prefix;
 pub use self::secret::Secret;
 pub use self::units::{ByteSize, Expected};
 pub use self::url::HttpUrl;
+pub use crate::token::{Algorithm, Preset};
 
 /// The configuration of bpmgate.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -212,6 +213,8 @@ pub struct Engine {
     pub nodes: Vec<HttpUrl>,
     /// Sends the client's `Host` on to the engine; `false` sends the host of `url`.
     pub preserve_host: bool,
+    /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
+    pub ca_file: PathBuf,
     /// How the gateway authenticates itself.
     pub credentials: Credentials,
     /// How long the engine may take.
@@ -226,6 +229,7 @@ impl Default for Engine {
             url: HttpUrl::from_static("http://localhost:8080/engine-rest"),
             nodes: Vec::new(),
             preserve_host: true,
+            ca_file: PathBuf::new(),
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
@@ -359,20 +363,22 @@ pub struct Issuer {
     pub jwks_url: Option<HttpUrl>,
     /// PEM or JWKS file to read the keys from instead of a URL. Empty: none.
     pub public_key_file: PathBuf,
-    /// Tokens must name one of these in `aud`. Empty: not asked, which is right only where the product writes no `aud` (Clerk's session tokens, Cognito's access tokens).
+    /// Tokens must name one of these in `aud`. Empty: not asked, which is allowed only where the product writes no `aud`: the presets `clerk` (session tokens) and `cognito` (access tokens).
     pub audience: Vec<String>,
-    /// Tokens must name one of these in `azp`. Empty: not asked.
+    /// The client that the token was made for must be one of these: its `azp`, else `client_id` (`entra`: `azp`, `appid`; `okta`: `cid`; `cognito`: `client_id`). Empty: not asked.
     pub authorized_parties: Vec<String>,
-    /// Signature algorithms that are accepted, at least one. Asymmetric ones only, unless `hs_secret` is set.
+    /// Signature algorithms that are accepted, at least one and each once. The asymmetric ones, or with `hs_secret` those that begin with `HS`; never both.
     pub algorithms: Vec<Algorithm>,
-    /// Shared secret for HS256, HS384 or HS512 alone; at least as long as the hash. Empty: none.
+    /// Shared secret of an issuer that signs with HS256, HS384 or HS512; no keys are fetched then. Taken byte by byte as it is, at least 32, 48 or 64 bytes long. Empty: none.
+    ///
+    /// Whoever knows it can make tokens. Prefer an asymmetric algorithm wherever the issuer has one.
     pub hs_secret: Secret,
     /// File to read `hs_secret` from instead; one newline at its end is cut. Read again on reload.
     #[serde(skip_serializing_if = "units::is_no_path")]
     pub hs_secret_file: PathBuf,
     /// Put before the caller's id everywhere, such as `"clerk:"`. Required, and different, where there are several issuers (see `shared_ids`).
     pub id_prefix: String,
-    /// How far the issuer's clock may be off when `exp`, `nbf` and `iat` are checked, at most `"10m"`.
+    /// How far the issuer's clock may be off when `exp`, `nbf` and `iat` are checked, at most `"5m"`.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub leeway: Duration,
@@ -418,47 +424,6 @@ impl Default for Issuer {
             claims: Claims::default(),
         }
     }
-}
-
-/// The product behind an issuer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "each is the product of that name")]
-pub enum Preset {
-    Clerk,
-    Auth0,
-    Keycloak,
-    Entra,
-    Cognito,
-    Zitadel,
-    Supabase,
-    Firebase,
-    Okta,
-    Google,
-    Oidc,
-}
-
-/// A signature algorithm of a token (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-#[expect(missing_docs, reason = "the names are those of the RFCs")]
-pub enum Algorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    Es512,
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-    #[serde(rename = "Ed25519")]
-    Ed25519,
-    Hs256,
-    Hs384,
-    Hs512,
 }
 
 /// `[issuers.claims]`: which claims say what about the caller.
@@ -518,6 +483,9 @@ pub struct Initiator {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub model_cache: Duration,
+    /// How many definitions' models are remembered; the least used are asked for again.
+    #[schemars(range(min = 1))]
+    pub model_entries: u64,
     /// Names of model initiators to protect from the first request on.
     pub model_names: Vec<String>,
     /// Keeps later writes of variables (task completion, forms, `PUT .../variables`) away from these names.
@@ -536,6 +504,7 @@ impl Default for Initiator {
             messages: Messages::Protect,
             model_initiator: true,
             model_cache: Duration::from_secs(1),
+            model_entries: 10_000,
             model_names: Vec::new(),
             protect_later_writes: true,
             restarts: Restarts::Deny,
@@ -655,7 +624,7 @@ pub struct Profile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Origins of these pages: scheme, host and port without a path, such as `"https://app.example.com"`. `["*"]` means any page and needs `credentials = false`.
+    /// Origins of these pages: scheme, host and port without a path, such as `"https://app.example.com"`. `["*"]` means any page.
     pub origins: Vec<String>,
     /// Lets these pages send cookies and client certificates, and read the answers (`Access-Control-Allow-Credentials`).
     pub credentials: bool,

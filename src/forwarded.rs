@@ -76,7 +76,7 @@ impl Origin {
     pub fn plain_host(&self) -> Option<&str> {
         let host = self.host.as_ref()?.to_str().ok()?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
-        host.bytes().all(plain).then_some(host)
+        (!host.is_empty() && host.bytes().all(plain)).then_some(host)
     }
 }
 
@@ -230,17 +230,23 @@ mod tests {
             .collect()
     }
 
-    fn peer(address: &str) -> Option<Peer> {
-        Some(Peer {
+    fn peer(address: &str) -> Peer {
+        Peer {
             address: address.parse().unwrap(),
             tls: false,
-        })
+        }
     }
 
     fn sent(pairs: &[(&'static str, &str)], from: &str) -> HeaderMap {
         let mut headers = headers(pairs);
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
-        Forwarded::of(&headers, &Uri::from_static("/x"), peer(from), &trusted).write(&mut headers);
+        Forwarded::of(
+            &headers,
+            &Uri::from_static("/x"),
+            Some(peer(from)),
+            &trusted,
+        )
+        .write(&mut headers);
         headers
     }
 

@@ -24,6 +24,7 @@ use crate::layer::{
     NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer, RetryLayer, RewritePathLayer,
     RouteLayer, VerifyTokenLayer,
 };
+use crate::model::{ModelSettings, Models};
 use crate::token::Verifier;
 
 /// What the layers work with.
@@ -51,6 +52,8 @@ pub struct Resources {
     pub access: Arc<AccessRules>,
     /// Which variables say who started a process.
     pub initiator: initiator::Settings,
+    /// How process models are asked for; `None` leaves their own initiator variables alone.
+    pub models: Option<ModelSettings>,
     /// The largest body that is read and rewritten, in bytes.
     pub rewritten_body: u64,
     /// The largest streamed body, in bytes; `None` is unlimited.
@@ -59,7 +62,7 @@ pub struct Resources {
     pub requests_in_flight: usize,
     /// The longest wait for the head of the engine's answer.
     pub response_timeout: Duration,
-    /// Tries in all, where a request may be repeated.
+    /// How often a request is sent again, where it may be.
     pub retry_attempts: u32,
     /// The first wait between two tries.
     pub retry_backoff: Duration,
@@ -97,6 +100,10 @@ where
     let asked_by_us = ServiceBuilder::new()
         .layer(r.credentials.clone())
         .service(engine.clone());
+    let models = r
+        .models
+        .clone()
+        .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone());
 
     ServiceBuilder::new()
@@ -125,12 +132,15 @@ where
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used
-        .layer(EngineAnswerLayer::new(
-            r.prefixes.clone(),
-            &r.engine_path,
-            r.public_url.clone(),
-            r.trusted_proxies.clone(),
-        ))
+        .layer(
+            EngineAnswerLayer::new(
+                r.prefixes.clone(),
+                &r.engine_path,
+                r.public_url.clone(),
+                r.trusted_proxies.clone(),
+            )
+            .with_models(models.clone()),
+        )
         // rewrite `/api` to `/engine-rest`
         .layer(RewritePathLayer::new(r.prefixes.clone(), &r.engine_path))
         // nothing of the client's that the engine could read as identity; before ours is put in
@@ -141,6 +151,6 @@ where
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
-        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body))
+        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body).with_models(models))
         .service(engine)
 }

@@ -1,6 +1,6 @@
 //! bpmgate: an authenticating gateway for Camunda-7-family BPMN engines.
 //!
-//! A bearer token comes in, the engine's BasicAuth goes out, `/api/...` becomes `/engine-rest/...`, and
+//! A bearer token comes in, the engine's `BasicAuth` goes out, `/api/...` becomes `/engine-rest/...`, and
 //! every process that is started gets its caller's name from the verified token, whatever the request
 //! says. All else passes as bytes.
 //!
@@ -41,7 +41,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use bpmgate::access::{AccessRules, Profile};
+//! use bpmgate::access::{AccessRules, Builtin};
 //! use bpmgate::layer::{
 //!     AuthorizeLayer, CredentialsLayer, EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer,
 //!     InitiatorLayer, MatchOperationLayer, NormalizePathLayer, ProblemLayer, RewritePathLayer,
@@ -79,7 +79,7 @@
 //!     .layer(VerifyTokenLayer::new(verifier))
 //!     .layer(ExtractIdentityLayer::new())
 //!     .layer(MatchOperationLayer::new(prefixes.clone()))
-//!     .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(Profile::User))))
+//!     .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(Builtin::User))))
 //!     .layer(EngineAnswerLayer::new(prefixes.clone(), "/engine-rest", None, Default::default()))
 //!     .layer(RewritePathLayer::new(prefixes, "/engine-rest"))
 //!     .layer(EngineHeadersLayer::new(Default::default(), true))
@@ -151,6 +151,7 @@ pub mod gateway;
 pub mod identity;
 pub mod initiator;
 pub mod layer;
+pub mod model;
 pub mod operation;
 pub mod path;
 pub mod problem;

@@ -63,9 +63,6 @@ pub enum Problem {
     /// 415 `unsupported_media_type`: a body that must be read and is not declared as JSON.
     #[error("unsupported media type: {0}")]
     UnsupportedMediaType(&'static str),
-    /// 431 `header_too_large`: more than the engine takes.
-    #[error("header block too large")]
-    HeaderTooLarge,
     /// 499-like, never sent: the client went away while its body was read.
     #[error("the client went away")]
     ClientGone,
@@ -84,6 +81,9 @@ pub enum Problem {
     /// 502 `engine_rejected_credentials`: the engine refused the gateway's own account.
     #[error("the engine rejected the gateway's credentials")]
     EngineRejectedCredentials,
+    /// 502 `model_unavailable`: the engine did not show the process model, so its initiator variable is unknown.
+    #[error("process model unavailable")]
+    ModelUnavailable,
     /// 503 `keys_unavailable`: the issuer's keys could not be fetched yet.
     #[error("issuer keys unavailable")]
     KeysUnavailable,
@@ -102,28 +102,47 @@ pub struct Denial {
     pub operation: &'static str,
     /// The profile that does not allow it.
     pub profile: Box<str>,
-    /// The body or query member that the profile does not allow, where the operation alone would be.
-    pub member: Option<Box<str>>,
+    /// What of the request is not allowed.
+    pub what: Denied,
+}
+
+/// What of a request a profile does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// The operation itself.
+    Operation,
+    /// This member of the body or query; the operation alone would be allowed.
+    Member(Box<str>),
+    /// A user other than the caller, or none, in this member.
+    OtherUser(Box<str>),
 }
 
 impl Problem {
     /// A denial of a whole operation.
     #[must_use]
     pub fn denied(operation: &'static str, profile: &str) -> Self {
-        Self::AccessDenied(Box::new(Denial {
-            operation,
-            profile: profile.into(),
-            member: None,
-        }))
+        Self::denial(operation, profile, Denied::Operation)
     }
 
     /// A denial of one member of a body or query.
     #[must_use]
     pub fn denied_member(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::Member(member.into()))
+    }
+
+    /// A denial of a member that must be the caller's own id and is not.
+    #[must_use]
+    pub fn denied_user(operation: &'static str, profile: &str, member: &str) -> Self {
+        Self::denial(operation, profile, Denied::OtherUser(member.into()))
+    }
+
+    fn denial(operation: &'static str, profile: &str, what: Denied) -> Self {
+        let profile = profile.into();
         Self::AccessDenied(Box::new(Denial {
             operation,
-            profile: profile.into(),
-            member: Some(member.into()),
+            profile,
+            what,
         }))
     }
 
@@ -173,11 +192,6 @@ impl Problem {
                 "unsupported_media_type",
                 "Unsupported media type",
             ),
-            Self::HeaderTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "header_too_large",
-                "Header too large",
-            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -202,6 +216,11 @@ impl Problem {
                 StatusCode::BAD_GATEWAY,
                 "engine_rejected_credentials",
                 "Engine rejected the gateway's credentials",
+            ),
+            Self::ModelUnavailable => (
+                StatusCode::BAD_GATEWAY,
+                "model_unavailable",
+                "Process model unavailable",
             ),
             Self::KeysUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -242,7 +261,6 @@ impl Problem {
             Self::BadPath(why) => {
                 format!("The path was refused: {why}. Send it in its plain form.").into()
             }
-            Self::BadRequest(why) => (*why).into(),
             Self::TwoCredentials => {
                 "The request has more than one Authorization. Send one bearer token.".into()
             }
@@ -253,11 +271,16 @@ impl Problem {
             Self::TokenInvalid(why) => format!("The token was refused: {why}.").into(),
             Self::TokenExpired => "The token has expired. Get a new one and try again.".into(),
             Self::AccessDenied(denial) => {
-                let Denial { operation, profile, member } = &**denial;
-                match member {
-                    None => format!("The profile `{profile}` does not allow the operation `{operation}`."),
-                    Some(member) => format!(
+                let Denial { operation, profile, what } = &**denial;
+                match what {
+                    Denied::Operation => format!(
+                        "The profile `{profile}` does not allow the operation `{operation}`."
+                    ),
+                    Denied::Member(member) => format!(
                         "The profile `{profile}` does not allow `{member}` in the operation `{operation}`."
+                    ),
+                    Denied::OtherUser(member) => format!(
+                        "The profile `{profile}` allows the operation `{operation}` for oneself: `{member}` must be your own id."
                     ),
                 }
                 .into()
@@ -277,10 +300,7 @@ impl Problem {
             Self::BodyTooLarge(limit) => {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
-            Self::UnsupportedMediaType(why) => (*why).into(),
-            Self::HeaderTooLarge => {
-                "The request's path and headers are larger than the engine accepts.".into()
-            }
+            Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
             Self::Internal | Self::Misconfigured(_) => {
                 "The gateway made a mistake. Its log has the request id.".into()
             }
@@ -290,6 +310,9 @@ impl Problem {
             Self::EngineBadAnswer => "The process engine sent no valid answer.".into(),
             Self::EngineRejectedCredentials => {
                 "The process engine refused the gateway's own account. Tell its operator; a new token does not help.".into()
+            }
+            Self::ModelUnavailable => {
+                "The process engine did not show the model, so nothing was started or written. Try again later.".into()
             }
             Self::KeysUnavailable => {
                 "The keys to check the token with cannot be had yet. Try again in some seconds.".into()
@@ -303,11 +326,12 @@ impl Problem {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         const REALM: &str = "Bearer realm=\"bpmgate\"";
-        let description = match self {
-            Self::TokenMissing => return Some(REALM.to_owned()),
-            Self::TokenInvalid(why) => why,
-            Self::TokenExpired => "the token has expired",
-            _ => return None,
+        let description = if let Self::TokenInvalid(why) = self {
+            why
+        } else if *self == Self::TokenExpired {
+            "the token has expired"
+        } else {
+            return (*self == Self::TokenMissing).then(|| REALM.to_owned());
         };
         Some(format!(
             "{REALM}, error=\"invalid_token\", error_description=\"{description}\""
@@ -317,10 +341,12 @@ impl Problem {
     /// After how many seconds it makes sense to try again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
-        match self {
-            Self::KeysUnavailable => Some(5),
-            Self::Overloaded => Some(1),
-            _ => None,
+        if matches!(self, Self::KeysUnavailable) {
+            Some(5)
+        } else if matches!(self, Self::Overloaded) {
+            Some(1)
+        } else {
+            None
         }
     }
 
@@ -363,5 +389,93 @@ impl From<std::convert::Infallible> for Problem {
 impl From<crate::splice::SpliceError> for Problem {
     fn from(error: crate::splice::SpliceError) -> Self {
         Self::BodyInvalid(format!("The body was refused: {error}.").into_boxed_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The match makes the compiler ask for a new one, which the list below then needs too.
+    fn every() -> Vec<Problem> {
+        let all = vec![
+            Problem::BadPath(""),
+            Problem::BadRequest(""),
+            Problem::TwoCredentials,
+            Problem::BodyInvalid("".into()),
+            Problem::TokenMissing,
+            Problem::TokenInvalid(""),
+            Problem::TokenExpired,
+            Problem::denied("", ""),
+            Problem::ProtectedVariable("".into()),
+            Problem::CannotAttribute(""),
+            Problem::NotFound,
+            Problem::MethodNotAllowed("".into()),
+            Problem::RequestTimeout,
+            Problem::BodyTooLarge(0),
+            Problem::UnsupportedMediaType(""),
+            Problem::Internal,
+            Problem::Misconfigured(""),
+            Problem::EngineUnreachable,
+            Problem::EngineBadAnswer,
+            Problem::EngineRejectedCredentials,
+            Problem::ModelUnavailable,
+            Problem::KeysUnavailable,
+            Problem::Overloaded,
+            Problem::EngineTimeout,
+        ];
+        for problem in &all {
+            match problem {
+                Problem::BadPath(_)
+                | Problem::BadRequest(_)
+                | Problem::TwoCredentials
+                | Problem::BodyInvalid(_)
+                | Problem::TokenMissing
+                | Problem::TokenInvalid(_)
+                | Problem::TokenExpired
+                | Problem::AccessDenied(_)
+                | Problem::ProtectedVariable(_)
+                | Problem::CannotAttribute(_)
+                | Problem::NotFound
+                | Problem::MethodNotAllowed(_)
+                | Problem::RequestTimeout
+                | Problem::BodyTooLarge(_)
+                | Problem::UnsupportedMediaType(_)
+                | Problem::Internal
+                | Problem::Misconfigured(_)
+                | Problem::EngineUnreachable
+                | Problem::EngineBadAnswer
+                | Problem::EngineRejectedCredentials
+                | Problem::ModelUnavailable
+                | Problem::KeysUnavailable
+                | Problem::Overloaded
+                | Problem::EngineTimeout => {}
+                Problem::ClientGone => panic!("never sent"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_documented_codes_are_those_there_are() {
+        let known: Vec<_> = every()
+            .iter()
+            .map(|problem| {
+                (
+                    problem.code().to_owned(),
+                    problem.status().as_u16().to_string(),
+                )
+            })
+            .collect();
+        let document = include_str!("../docs/errors.md");
+        let documented: Vec<_> = document
+            .lines()
+            .filter_map(|line| {
+                let (code, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                let (status, _) = rest.split_once(" | ")?;
+                Some((code.to_owned(), status.to_owned()))
+            })
+            .collect();
+        assert_eq!(documented, known);
     }
 }

@@ -7,6 +7,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::identity::Identity;
+use crate::model::Believed;
 use crate::operation::Operation;
 
 /// The address of the peer that holds the connection; put into the extensions by the server.
@@ -51,6 +52,8 @@ struct Fields {
     profile: OnceLock<Arc<str>>,
     subject: OnceLock<Identity>,
     code: OnceLock<&'static str>,
+    believed: OnceLock<Believed>,
+    model_changed: OnceLock<()>,
 }
 
 macro_rules! finding {
@@ -84,6 +87,14 @@ impl Findings {
     finding! {
         /// The caller.
         subject, note_subject, Identity
+    }
+    finding! {
+        /// The definition whose model was asked for before a start.
+        believed, note_believed, Believed
+    }
+    finding! {
+        /// That the engine started another definition than that.
+        model_changed, note_model_changed, ()
     }
     finding! {
         /// The code of the problem that the gateway answered with.

@@ -3,6 +3,7 @@
 mod activity;
 mod connection;
 mod resources;
+mod unread;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tower::Service;
 use tracing::{info, warn};
 
 pub use connection::{Connections, Limits};
+pub(crate) use resources::ConfiguredKeys;
 
 use crate::body::{Body, BoxError};
 

@@ -1,33 +1,47 @@
 //! `bpmgate check`: validates the configuration and prints what it comes to.
 //!
 //! The output is the effective configuration as TOML, in the order of the reference, secrets masked. Where a key was set stands beside it
-//! as a comment; a key without one has its default.
+//! as a comment; a key without one has its default. What `--engine` and `--issuers` found follows as comments, so that the whole stays TOML;
+//! what should not be so is a warning on standard error.
 
-use super::{Check, Failure, print, tell_warnings};
-use crate::config::{Config, Loaded, Origins};
+use super::{Check, Failure, colour, print, serve, tell, tell_warnings};
+use crate::config::{Loaded, Origins};
+
+mod engine;
+mod issuers;
 
 /// Validates, prints, and asks engine and issuers if that is wanted.
 pub(super) fn run(check: Check) -> Result<(), Failure> {
     let loaded = check.config.load()?;
     tell_warnings(&loaded.warnings);
     print(&effective(&loaded)?)?;
-    if check.engine {
-        engine(&loaded.config)?;
+    let mut failures = Vec::new();
+    if check.engine || check.issuers {
+        serve::runtime(&loaded.config)?.block_on(async {
+            if check.engine {
+                failures.extend(engine::ask(&loaded.config).await.err());
+            }
+            if check.issuers {
+                failures.extend(issuers::ask(&loaded.config).await);
+            }
+        });
     }
-    if check.issuers {
-        issuers(&loaded.config)?;
+    // All of them are told; the last one by the caller, who knows the exit code.
+    let last = failures.pop();
+    for failure in failures {
+        tell(&failure.render(colour()));
     }
-    Ok(())
+    last.map_or(Ok(()), Err)
 }
 
-/// Asks the engine: flavour and version, does it answer without credentials.
-fn engine(_config: &Config) -> Result<(), Failure> {
-    Err(Failure::Running("not built yet".into()))
+/// Prints a line of what was found.
+fn found(what: &str, fact: &str) -> Result<(), Failure> {
+    print(&format_args!("#   {what:<20} {fact}\n"))
 }
 
-/// Fetches the keys of every issuer.
-fn issuers(_config: &Config) -> Result<(), Failure> {
-    Err(Failure::Running("not built yet".into()))
+/// Says what should not be so.
+fn warn(title: &str, hint: &str) {
+    tell(&format!("warning: {title}\nhint: {hint}\n"));
 }
 
 /// Writes the effective configuration as TOML.

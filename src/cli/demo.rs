@@ -3,13 +3,12 @@
 //! Everything listens on loopback only. The engine is a small one in memory, or the one at the given
 //! URL, on which the sample process is deployed if it is not there yet.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
-use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
 use super::{Failure, print, serve, tell};
@@ -23,7 +22,7 @@ use crate::layer::CredentialsLayer;
 use crate::telemetry;
 
 /// Runs the demo, with the engine at `engine` or a small one in memory.
-pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
+pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
     let mut config = Config::default();
     config.admin.listen = None;
     config.telemetry.log_level = config::LogLevel::Info;
@@ -40,7 +39,7 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
             None => Some(Engine::start_with(settings).await?),
         };
         let url = match (&engine, &in_memory) {
-            (Some(url), _) => url.clone(),
+            (Some(url), _) => (*url).clone(),
             (None, Some(engine)) => parse(&engine.url())?,
             (None, None) => return Err(Failure::Running("no engine".into())),
         };
@@ -53,11 +52,16 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
             audience: vec![banner::AUDIENCE.to_owned()],
             ..config::Issuer::default()
         }];
-        config.server.listen = free_port().await;
         if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
             tell("the engine did not know the process `approval`: it was deployed there");
         }
-        let (address, serving) = serve::gateway(&config).await?;
+        // The usual port, or any where that is taken.
+        let server = match serve::bind((Ipv4Addr::LOCALHOST, USUAL_PORT).into()).await {
+            Ok(server) => server,
+            Err(_) => serve::bind((Ipv4Addr::LOCALHOST, 0).into()).await?,
+        };
+        let address = server.address();
+        let serving = serve::gateway(&config, server)?;
         let [alice, bob] = [banner::ALICE, banner::BOB].map(|person| person.token(&issuer));
         print(&banner::text(address, url.as_str(), &alice, &bob))?;
         serving.await;
@@ -68,15 +72,6 @@ pub(super) fn run(engine: Option<HttpUrl>) -> Result<(), Failure> {
 fn parse(url: &str) -> Result<HttpUrl, Failure> {
     url.parse()
         .map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
-}
-
-/// The usual port, or any where that is taken.
-async fn free_port() -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, USUAL_PORT));
-    match TcpListener::bind(usual).await {
-        Ok(_) => usual,
-        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-    }
 }
 
 /// Deploys the sample where the engine does not have it; says whether it did.

@@ -19,8 +19,10 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
     telemetry::start(&loaded.config.telemetry);
     runtime(&loaded.config)?.block_on(async {
-        let (server, serving) = gateway(&loaded.config).await?;
-        info!(address = %server, "listening");
+        let server = bind(loaded.config.server.listen).await?;
+        let address = server.address();
+        let serving = gateway(&loaded.config, server)?;
+        info!(%address, "listening");
         serving.await;
         info!("stopped");
         Ok(())
@@ -36,18 +38,22 @@ pub(super) fn runtime(config: &Config) -> Result<runtime::Runtime, Failure> {
     Ok(builder.thread_name("bpmgate").enable_all().build()?)
 }
 
-/// Binds the gateway; it serves, until a signal stops it, while the future is polled.
-pub(super) async fn gateway(
+pub(super) async fn bind(address: SocketAddr) -> Result<Server, Failure> {
+    Server::bind(address)
+        .await
+        .map_err(|error| Failure::Running(format!("cannot listen on {address}: {error}").into()))
+}
+
+/// The gateway, which serves, until a signal stops it, while the future is polled.
+pub(super) fn gateway(
     config: &Config,
-) -> Result<(SocketAddr, impl Future<Output = ()> + use<>), Failure> {
+    server: Server,
+) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let running = |error: BoxError| Failure::Running(error);
     let resources = Resources::from_config(config).map_err(running)?;
     let engine = EngineClient::from_config(config).map_err(running)?;
     let connections = Connections::new(stack(&resources, engine), Limits::from_config(config));
-    let server = Server::bind(config.server.listen).await.map_err(|error| {
-        running(format!("cannot listen on {}: {error}", config.server.listen).into())
-    })?;
     let stop = stop_signal()?;
     let grace = config.server.shutdown_grace;
-    Ok((server.address(), server.serve(connections, stop, grace)))
+    Ok(server.serve(connections, stop, grace))
 }

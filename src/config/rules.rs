@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
-    Access, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer, Preset,
+    Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
     Rule, Server, UNSET_ISSUER,
 };
+use crate::access::Builtin;
+use crate::operation::Catalogue;
+use crate::token::IssuerRules;
 
 /// Finds every rule that the configuration breaks, and what it should be warned of.
 pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
@@ -251,14 +254,14 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
             );
         }
     }
-    // Clerk's session tokens and Cognito's access tokens have no `aud`.
-    if issuer.audience.is_empty() && !matches!(issuer.preset, Preset::Clerk | Preset::Cognito) {
+    if issuer.audience.is_empty() && !issuer.preset.allows_any_audience() {
         let title = format!(
-            "`{table}.audience` is empty: a token that the issuer made for any other application is accepted too"
+            "`{table}.audience` is empty: a token that the issuer made for any other application would be accepted too"
         );
         findings.push(
-            Finding::warning(&key("audience"), title)
-                .with_hint("set `audience` to the `aud` of the tokens meant for this gateway"),
+            Finding::said(&key("audience"), title)
+                .with_label("expected at least one")
+                .with_hint("set `audience` to the `aud` of the tokens meant for this gateway, such as [\"bpmgate\"]"),
         );
     }
     for (name, list) in [
@@ -267,12 +270,7 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
     ] {
         findings.extend(no_empty_text(&key(name), list));
     }
-    if issuer.algorithms.is_empty() {
-        findings.push(
-            Finding::said(&key("algorithms"), format!("`{table}.algorithms` is empty"))
-                .with_label("expected at least one"),
-        );
-    }
+    algorithms(table, issuer, findings);
     if issuer.id_prefix.chars().any(char::is_control) || issuer.id_prefix.len() > 100 {
         findings.push(Finding::expected(
             &key("id_prefix"),
@@ -280,11 +278,11 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
             "at most 100 bytes without control characters",
         ));
     }
-    if issuer.leeway > MAX_LEEWAY {
+    if issuer.leeway > IssuerRules::MAX_LEEWAY {
         findings.push(Finding::expected(
             &key("leeway"),
             &DurationText(issuer.leeway).to_string(),
-            "at most \"10m\"",
+            "at most \"5m\"",
         ));
     }
     findings.extend(lasting(&key("jwks_refresh"), issuer.jwks_refresh));
@@ -308,6 +306,98 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
     ];
     for (name, list) in lists {
         findings.extend(no_empty_text(&key(&format!("claims.{name}")), list));
+    }
+}
+
+/// What the algorithms are, and whether there is a secret where one is needed.
+fn algorithms(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
+    let key = |name: &str| format!("{table}.{name}");
+    let all = &issuer.algorithms;
+    if all.is_empty() {
+        findings.push(
+            Finding::said(&key("algorithms"), format!("`{table}.algorithms` is empty"))
+                .with_label("expected at least one"),
+        );
+    }
+    for (index, algorithm) in all.iter().enumerate() {
+        if all.iter().take(index).any(|earlier| earlier == algorithm) {
+            let key = key(&format!("algorithms.{index}"));
+            findings.push(Finding::expected(
+                &key,
+                algorithm.as_str(),
+                "each algorithm once",
+            ));
+        }
+    }
+    let symmetric = || all.iter().filter(|algorithm| algorithm.is_symmetric());
+    if symmetric().count() > 0 && symmetric().count() < all.len() {
+        let title = format!(
+            "`{table}.algorithms` mixes HS256, HS384 or HS512 with algorithms of public keys"
+        );
+        findings.push(
+            Finding::said(&key("algorithms"), title)
+                .with_label("expected one kind")
+                .with_hint("name only what the issuer signs with"),
+        );
+    }
+    secret(table, issuer, symmetric().copied().collect(), findings);
+}
+
+fn secret(table: &str, issuer: &Issuer, symmetric: Vec<Algorithm>, findings: &mut Vec<Finding>) {
+    let key = |name: &str| format!("{table}.{name}");
+    let secret = issuer.hs_secret.expose();
+    if secret.is_empty() {
+        if let Some(algorithm) = symmetric.first() {
+            let title =
+                format!("`{table}.algorithms` has {algorithm}, and `{table}.hs_secret` is missing");
+            findings.push(
+                Finding::said(&key("algorithms"), title)
+                    .with_label("needs a secret")
+                    .with_hint("set `hs_secret` or `hs_secret_file`"),
+            );
+        }
+        return;
+    }
+    if symmetric.is_empty() {
+        let title = format!(
+            "`{table}.hs_secret` is set, and `{table}.algorithms` has none that uses a secret"
+        );
+        findings.push(
+            Finding::said(&key("hs_secret"), title)
+                .with_hint("set `algorithms` to HS256, HS384 or HS512, or remove the secret"),
+        );
+    }
+    for algorithm in symmetric {
+        let needed = algorithm.min_secret_bytes().unwrap_or_default();
+        if secret.len() < needed {
+            let title = format!("`{table}.hs_secret` is too short for {algorithm}");
+            findings.push(
+                Finding::said(&key("hs_secret"), title)
+                    .with_label(format!("expected at least {needed} bytes"))
+                    .with_hint("a shorter one can be guessed (RFC 7518 §3.2)"),
+            );
+        }
+    }
+    // Whoever has the public key could make tokens.
+    if secret.contains("-----BEGIN") {
+        findings.push(
+            Finding::said(
+                &key("hs_secret"),
+                format!("`{table}.hs_secret` is a PEM text, which is no secret"),
+            )
+            .with_hint("give public keys as `public_key_file`"),
+        );
+    }
+    let others = [
+        ("jwks_url", issuer.jwks_url.is_some()),
+        (
+            "public_key_file",
+            !issuer.public_key_file.as_os_str().is_empty(),
+        ),
+    ];
+    for (other, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
+        let title = format!("`{table}.hs_secret` and `{table}.{other}` are both set");
+        findings.push(Finding::said(&key(other), title).with_label("expected one of the two"));
     }
 }
 
@@ -337,9 +427,8 @@ fn initiator(initiator: &Initiator, findings: &mut Vec<Finding>) {
 }
 
 fn access(access: &Access, findings: &mut Vec<Finding>) {
-    let exists =
-        |name: &str| BUILT_IN_PROFILES.contains(&name) || access.profiles.contains_key(name);
-    if access.default != "none" && !exists(&access.default) {
+    let exists = |name: &str| built_in(name).is_some() || access.profiles.contains_key(name);
+    if !exists(&access.default) {
         findings.push(no_profile("access.default", &access.default, access));
     }
     for (index, rule) in access.rules.iter().enumerate() {
@@ -355,7 +444,7 @@ fn access(access: &Access, findings: &mut Vec<Finding>) {
     }
     for (name, profile) in &access.profiles {
         let table = format!("access.profiles.{name}");
-        if name == "none" || BUILT_IN_PROFILES.contains(&name.as_str()) {
+        if built_in(name).is_some() {
             findings.push(
                 Finding::said(&table, format!("`{name}` is a built-in profile"))
                     .with_label("expected a name of your own"),
@@ -374,9 +463,28 @@ fn access(access: &Access, findings: &mut Vec<Finding>) {
             }
         }
         for (list, names) in [("allow", &profile.allow), ("deny", &profile.deny)] {
-            findings.extend(no_empty_text(&format!("{table}.{list}"), names));
+            let key = format!("{table}.{list}");
+            findings.extend(names.iter().filter_map(|name| no_operation(&key, name)));
         }
     }
+}
+
+/// A name that is neither an operation's id nor a group of the catalogue.
+fn no_operation(key: &str, name: &str) -> Option<Finding> {
+    let rows = Catalogue::builtin().operations().iter();
+    let known = || rows.clone().flat_map(|row| [row.id, row.group]);
+    if known().any(|known| known == name) {
+        return None;
+    }
+    let finding = Finding::expected(
+        key,
+        name,
+        "the id of an operation or a group of the catalogue",
+    );
+    Some(match super::diagnostic::nearest(name, known()) {
+        Some(nearest) => finding.with_hint(format!("did you mean `{nearest}`?")),
+        None => finding.with_hint("docs/access.md lists them all"),
+    })
 }
 
 fn when(table: &str, rule: &Rule) -> Option<Finding> {
@@ -409,9 +517,9 @@ fn when(table: &str, rule: &Rule) -> Option<Finding> {
 }
 
 fn no_profile(key: &str, name: &str, access: &Access) -> Finding {
-    let known = BUILT_IN_PROFILES
-        .iter()
-        .copied()
+    let built_in = Builtin::ALL.map(Builtin::as_str);
+    let known = built_in
+        .into_iter()
         .chain(access.profiles.keys().map(String::as_str));
     let nearest = super::diagnostic::nearest(name, known);
     let finding = Finding::expected(
@@ -419,7 +527,7 @@ fn no_profile(key: &str, name: &str, access: &Access) -> Finding {
         name,
         format!(
             "one of {}, or one of `access.profiles`",
-            BUILT_IN_PROFILES.join(", ")
+            built_in.join(", ")
         ),
     );
     match nearest {
@@ -432,11 +540,16 @@ fn cors(cors: &Cors, findings: &mut Vec<Finding>) {
     for (index, origin) in cors.origins.iter().enumerate() {
         let key = format!("cors.origins.{index}");
         if origin == "*" {
-            if cors.origins.len() > 1 || cors.credentials {
-                // Fetch §3.3.5: a browser refuses `*` together with credentials.
-                let expected =
-                    "the origins by name, or `[\"*\"]` alone with `cors.credentials = false`";
+            if cors.origins.len() > 1 {
+                let expected = "the origins by name, or `[\"*\"]` alone";
                 findings.push(Finding::expected(&key, origin, expected));
+            } else if cors.credentials {
+                // A browser refuses `*` together with credentials (Fetch §3.3.5), so each origin is named.
+                let title = "`cors.origins` is `[\"*\"]` with `cors.credentials = true`: every web page may call the gateway with its user's cookies and certificates";
+                findings.push(
+                    Finding::warning(&key, title)
+                        .with_hint("name the origins, or set `cors.credentials = false`"),
+                );
             }
             continue;
         }
@@ -535,14 +648,8 @@ fn variable_name(key: &str, name: &str) -> Option<Finding> {
     })
 }
 
-const BUILT_IN_PROFILES: [&str; 6] = [
-    "user",
-    "worker",
-    "operator",
-    "deployer",
-    "admin",
-    "transparent",
-];
-
-/// More would let a token outlive its revocation by a time that nobody expects.
-const MAX_LEEWAY: Duration = Duration::from_mins(10);
+fn built_in(name: &str) -> Option<Builtin> {
+    Builtin::ALL
+        .into_iter()
+        .find(|profile| profile.as_str() == name)
+}

@@ -54,51 +54,46 @@ pub const BOB: Person = Person {
 /// assignment on, the text is a shell script.
 #[must_use]
 pub fn text(gateway: SocketAddr, engine: &str, alice: &str, bob: &str) -> String {
-    let api = format!("http://{gateway}/api");
-    let curl = "curl -s -H \"Authorization: Bearer $TOKEN\"";
-    let json = "-H 'Content-Type: application/json'";
     let id = r#"sed -n 's/.*"id":"\([0-9a-f-]\{36\}\)".*/\1/p'"#;
     let (asks, decides) = (ALICE.name, BOB.name);
     format!(
-        r#"bpmgate demo: for trying out only. Everything listens on loopback, the tokens below are signed
-by a key that exists in this process alone, and all state is gone when it ends (Ctrl-C).
+        r#"bpmgate demo: for trying out only. Everything listens on loopback, nothing is kept when it ends (Ctrl-C),
+and the tokens below are signed by a key that exists in this process alone.
 
   gateway  http://{gateway}
   engine   {engine}
 
 {asks} and {decides} have a token for an hour. Paste into another terminal:
 
-ALICE={alice}
-BOB={bob}
-TOKEN=$ALICE
+API=http://{gateway}/api
+ALICE='Authorization: Bearer {alice}'
+BOB='Authorization: Bearer {bob}'
+JSON='Content-Type: application/json'
 
-# Without a token nothing is to be had
-curl -s -i {api}/process-definition
+# Nothing without a token
+curl -sw '\n' $API/process-definition
 
-# Which processes are there?
-{curl} {api}/process-definition
+# {asks} sees which processes there are
+curl -sw '\n' -H "$ALICE" $API/process-definition
 
-# {asks} starts one, and pretends to be the director: look at the initiator in the answer
-STARTED=$({curl} {json} {api}/process-definition/key/approval/start \
-  -d '{{"variables":{{"subject":{{"value":"A desk"}},"initiator":{{"value":"the-director"}}}},"withVariablesInReturn":true}}')
+# She starts one and claims to be the director
+STARTED=$(curl -s -H "$ALICE" -H "$JSON" $API/process-definition/key/approval/start \
+  -d '{{"variables":{{"subject":{{"value":"A desk"}},"initiator":{{"value":"the-director"}}}}}}')
 echo "$STARTED"; INSTANCE=$(echo "$STARTED" | {id})
 
-# The engine has it so
-{curl} {api}/process-instance/$INSTANCE/variables
+# The engine knows better: the initiator is alice
+curl -sw '\n' -H "$ALICE" $API/process-instance/$INSTANCE/variables
 
-# {decides} looks for what waits
-TOKEN=$BOB
-TASK=$({curl} "{api}/task?processInstanceId=$INSTANCE" | {id}); echo "$TASK"
+# {decides} finds the task that waits
+TASK=$(curl -s -H "$BOB" "$API/task?processInstanceId=$INSTANCE" | {id}); echo "$TASK"
 
-# claims it; claiming for somebody else is refused
-{curl} -i {json} {api}/task/$TASK/claim -d '{{"userId":"alice"}}'
-{curl} -i {json} {api}/task/$TASK/claim -d '{{"userId":"bob"}}'
+# He cannot claim it for alice (403), only for himself (204), and decides (204)
+curl -sw '\n%{{http_code}}\n' -H "$BOB" -H "$JSON" $API/task/$TASK/claim -d '{{"userId":"alice"}}'
+curl -sw '\n%{{http_code}}\n' -H "$BOB" -H "$JSON" $API/task/$TASK/claim -d '{{"userId":"bob"}}'
+curl -sw '\n%{{http_code}}\n' -H "$BOB" -H "$JSON" $API/task/$TASK/complete -d '{{"variables":{{"approved":{{"value":true}}}}}}'
 
-# and decides
-{curl} -i {json} {api}/task/$TASK/complete -d '{{"variables":{{"approved":{{"value":true}}}}}}'
-
-# Deploying is running code on the engine: not for everybody with a token
-{curl} -i -X POST {api}/deployment/create
+# Deploying is running code on the engine: not for everybody with a token (403)
+curl -sw '\n%{{http_code}}\n' -H "$BOB" -X POST $API/deployment/create
 "#
     )
 }
@@ -112,7 +107,7 @@ mod tests {
 
     /// Runs the commands with a `curl` that shows its arguments and answers as the engine does.
     fn run(text: &str) -> String {
-        let (_, commands) = text.split_once("\nALICE=").unwrap();
+        let (_, commands) = text.split_once("\nAPI=").unwrap();
         let curl = r#"curl() { printf '%s|' "$@" >&2; echo >&2
             echo '[{"links":[],"definitionId":"approval:1:00000000-0000-0000-0000-000000000000","id":"11111111-2222-3333-4444-555555555555","name":"x"}]'; }"#;
         let mut shell = Command::new("sh")
@@ -122,7 +117,7 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        write!(shell.stdin.take().unwrap(), "{curl}\nALICE={commands}").unwrap();
+        write!(shell.stdin.take().unwrap(), "{curl}\nAPI={commands}").unwrap();
         let output = shell.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
@@ -137,32 +132,29 @@ mod tests {
             "ey.alice",
             "ey.bob",
         ));
-        let alice = "-s|-H|Authorization: Bearer ey.alice|";
-        let bob = "-s|-H|Authorization: Bearer ey.bob|";
+        let alice = "-H|Authorization: Bearer ey.alice|";
+        let bob = "-H|Authorization: Bearer ey.bob|";
         let api = "http://127.0.0.1:4321/api";
-        let (instance, task) = (
-            "11111111-2222-3333-4444-555555555555",
-            "11111111-2222-3333-4444-555555555555",
-        );
+        let id = "11111111-2222-3333-4444-555555555555";
         let json = "-H|Content-Type: application/json|";
+        let (line, status) = (r"-sw|\n|", r"-sw|\n%{http_code}\n|");
         assert_eq!(
             calls.lines().collect::<Vec<_>>(),
             [
-                format!("-s|-i|{api}/process-definition|"),
-                format!("{alice}{api}/process-definition|"),
+                format!("{line}{api}/process-definition|"),
+                format!("{line}{alice}{api}/process-definition|"),
                 format!(
-                    "{alice}{json}{api}/process-definition/key/approval/start|-d|\
-                     {{\"variables\":{{\"subject\":{{\"value\":\"A desk\"}},\"initiator\":{{\"value\":\"the-director\"}}}},\
-                     \"withVariablesInReturn\":true}}|"
+                    "-s|{alice}{json}{api}/process-definition/key/approval/start|-d|\
+                     {{\"variables\":{{\"subject\":{{\"value\":\"A desk\"}},\"initiator\":{{\"value\":\"the-director\"}}}}}}|"
                 ),
-                format!("{alice}{api}/process-instance/{instance}/variables|"),
-                format!("{bob}{api}/task?processInstanceId={instance}|"),
-                format!("{bob}-i|{json}{api}/task/{task}/claim|-d|{{\"userId\":\"alice\"}}|"),
-                format!("{bob}-i|{json}{api}/task/{task}/claim|-d|{{\"userId\":\"bob\"}}|"),
+                format!("{line}{alice}{api}/process-instance/{id}/variables|"),
+                format!("-s|{bob}{api}/task?processInstanceId={id}|"),
+                format!("{status}{bob}{json}{api}/task/{id}/claim|-d|{{\"userId\":\"alice\"}}|"),
+                format!("{status}{bob}{json}{api}/task/{id}/claim|-d|{{\"userId\":\"bob\"}}|"),
                 format!(
-                    "{bob}-i|{json}{api}/task/{task}/complete|-d|{{\"variables\":{{\"approved\":{{\"value\":true}}}}}}|"
+                    "{status}{bob}{json}{api}/task/{id}/complete|-d|{{\"variables\":{{\"approved\":{{\"value\":true}}}}}}|"
                 ),
-                format!("{bob}-i|-X|POST|{api}/deployment/create|"),
+                format!("{status}{bob}-X|POST|{api}/deployment/create|"),
             ]
         );
     }

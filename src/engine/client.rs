@@ -2,8 +2,8 @@
 //!
 //! The engine closes a connection after its 100th answer, which it announces with `Connection: close`,
 //! and after 60 s of silence, which it does not announce. So:
-//! 1. A connection that was silent for nearly `idle_connection` is not used again, as the engine may
-//!    be closing it at this moment.
+//! 1. A connection that was silent for nearly `idle_connection` is not used again but closed, as the
+//!    engine may be closing it at this moment.
 //! 2. Where a pooled connection turns out to be closed **before a byte of the request was written**,
 //!    hyper gives the request back and it goes over another connection. In every other case the error
 //!    says that something was sent, and a start is not sent twice.
@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -28,7 +28,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use pin_project_lite::pin_project;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
@@ -58,7 +58,15 @@ struct Pool {
     base: Uri,
     host: HeaderValue,
     settings: ClientSettings,
-    idle: Mutex<VecDeque<Idle>>,
+    idle: Mutex<IdleConnections>,
+}
+
+#[derive(Default)]
+struct IdleConnections {
+    /// The oldest first.
+    queue: VecDeque<Idle>,
+    /// Whether a task closes those that are silent for too long.
+    watched: bool,
 }
 
 /// A connection that waits for its next request.
@@ -114,6 +122,15 @@ async fn exchange(
         request.headers_mut().insert(HOST, pool.host.clone());
     }
     *request.version_mut() = http::Version::HTTP_11;
+    // hyper leaves out a GET's body of unknown length unless it is told to send it.
+    let body = request.body();
+    if !body.is_end_stream()
+        && body.size_hint().exact().is_none()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     loop {
         let (mut sender, pooled) = match pool.take() {
             Some(sender) => (sender, true),
@@ -166,34 +183,47 @@ impl Pool {
     fn take(&self) -> Option<SendRequest<Body>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // The few newest may still be finishing their last answer; older ones are not waited for.
-        let newest = idle.len().saturating_sub(LOOK_AT)..idle.len();
+        let queue = &mut idle.queue;
+        let newest = queue.len().saturating_sub(LOOK_AT)..queue.len();
         let good = newest.rev().find(|&index| {
-            idle.get(index)
-                .is_some_and(|idle| idle.sender.is_ready() && self.is_fresh(idle))
+            queue.get(index).is_some_and(|idle| {
+                idle.sender.is_ready() && self.given_up_at(idle) > Instant::now()
+            })
         })?;
-        idle.remove(good).map(|idle| idle.sender)
+        queue.remove(good).map(|idle| idle.sender)
     }
 
-    fn put(&self, sender: SendRequest<Body>) {
+    fn put(self: &Arc<Self>, sender: SendRequest<Body>) {
         if sender.is_closed() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle
-            .front()
-            .is_some_and(|oldest| oldest.sender.is_closed() || !self.is_fresh(oldest))
-        {
-            idle.pop_front();
-        }
-        idle.push_back(Idle {
+        idle.queue.push_back(Idle {
             sender,
             since: Instant::now(),
         });
+        if !std::mem::replace(&mut idle.watched, true) {
+            tokio::spawn(watch(Arc::downgrade(self)));
+        }
     }
 
     /// A tenth before the engine may close it, a connection is given up.
-    fn is_fresh(&self, idle: &Idle) -> bool {
-        idle.since.elapsed() < self.settings.idle_connection.mul_f32(0.9)
+    fn given_up_at(&self, idle: &Idle) -> Instant {
+        idle.since + self.settings.idle_connection.mul_f32(0.9)
+    }
+
+    /// Closes the connections that were silent for too long, and says when it will be time again.
+    fn close_silent(&self) -> Option<Instant> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(oldest) = idle.queue.front() {
+            let time = self.given_up_at(oldest);
+            if time > Instant::now() && !oldest.sender.is_closed() {
+                return Some(time);
+            }
+            idle.queue.pop_front();
+        }
+        idle.watched = false;
+        None
     }
 
     async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
@@ -221,6 +251,13 @@ impl Pool {
             pool: Arc::downgrade(self),
         };
         Body::stream(Guarded::new(lent).idle(self.settings.body_idle, Problem::EngineTimeout))
+    }
+}
+
+/// Runs while there are connections that wait.
+async fn watch(pool: Weak<Pool>) {
+    while let Some(time) = pool.upgrade().and_then(|pool| pool.close_silent()) {
+        sleep_until(time).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It recurses as deep as the catalogue's places are, never as deep as the body is.
 
-use super::{Names, Rules, Treatment};
+use super::{Rules, Treatment};
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Guarded, Step};
@@ -13,7 +13,7 @@ use crate::splice::{Fate, Kind, Reader, SpliceError};
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a> {
     pub(super) rules: Rules,
-    pub(super) names: &'a Names,
+    pub(super) is_protected: &'a dyn Fn(&str) -> bool,
     pub(super) identity: &'a Identity,
     pub(super) access: &'a Access,
     /// The members to write, as JSON; empty where nothing is written.
@@ -37,11 +37,9 @@ impl Walk<'_> {
     pub(super) fn run(&self, body: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
         let operation = self.rules.operation;
         let mut reader = Reader::new(body)?;
-        if !self.access.guarded_allowed {
-            for guarded in &operation.guarded {
-                if let Guarded::Suffix(ending) = guarded {
-                    reader.refuse_names_ending(ending);
-                }
+        for guarded in &operation.guarded {
+            if let (Guarded::Suffix(ending), false) = (guarded, self.access.members.expressions) {
+                reader.refuse_names_ending(ending);
             }
         }
         let read = if operation.body_paths.contains(&BodyPath::Segment) {
@@ -65,10 +63,10 @@ impl Walk<'_> {
             .iter()
             .map(|path| Place { path, gone: 0 })
             .collect();
-        let mut users_missing = if self.access.own_user_only {
-            operation.user_fields.clone()
-        } else {
+        let mut users_missing = if self.access.members.others {
             Vec::new()
+        } else {
+            operation.user_fields.clone()
         };
         let mut to_write = match self.rules.treatment {
             Treatment::Write(member) => Some(member),
@@ -76,7 +74,7 @@ impl Walk<'_> {
         };
         expect(reader, || "the body".to_owned(), Kind::Object)?;
         let top = reader.object(|reader, name| {
-            if !self.access.guarded_allowed
+            if !self.access.members.skips
                 && operation
                     .guarded
                     .iter()
@@ -84,9 +82,9 @@ impl Walk<'_> {
             {
                 return Err(Refusal::Problem(self.denied(name)));
             }
-            if self.access.own_user_only && operation.user_fields.contains(&name) {
+            if !self.access.members.others && operation.user_fields.contains(&name) {
                 if reader.kind()? != Kind::String || reader.str()? != self.identity.id() {
-                    return Err(Refusal::Problem(self.denied(name)));
+                    return Err(Refusal::Problem(self.denied_user(name)));
                 }
                 users_missing.retain(|field| *field != name);
                 return Ok(Fate::Keep);
@@ -98,7 +96,7 @@ impl Walk<'_> {
             Ok(Fate::Keep)
         })?;
         if let Some(field) = users_missing.first() {
-            return Err(Refusal::Problem(self.denied(field)));
+            return Err(Refusal::Problem(self.denied_user(field)));
         }
         if let Some(member) = to_write {
             reader.append(top, &format!(r#""{member}":{{{}}}"#, self.written));
@@ -214,7 +212,7 @@ impl Walk<'_> {
                 ("type", Kind::String) => {
                     is_object = matches!(&*reader.str()?, "Object" | "object");
                 }
-                ("valueInfo", Kind::Object) if self.access.own_user_only => {
+                ("valueInfo", Kind::Object) if !self.access.members.others => {
                     reader.object(|reader, member| {
                         if member == "serializationDataFormat" && reader.kind()? == Kind::String {
                             format = Some(reader.str()?.into_owned());
@@ -231,14 +229,14 @@ impl Walk<'_> {
             Ok::<_, Refusal>(Fate::Keep)
         })?;
         let is_java = format.is_none_or(|format| format.trim().eq_ignore_ascii_case(JAVA));
-        if self.access.own_user_only && is_object && is_java {
+        if !self.access.members.others && is_object && is_java {
             return Err(Refusal::Problem(self.denied("type: Object")));
         }
         Ok(())
     }
 
     fn protects(&self, name: &str) -> bool {
-        self.rules.treatment != Treatment::Leave && self.names.contains(name)
+        self.rules.treatment != Treatment::Leave && (self.is_protected)(name)
     }
 
     fn refuse_protected(&self, name: &str) -> Result<(), Refusal> {
@@ -253,6 +251,10 @@ impl Walk<'_> {
             return false;
         };
         matches!(place.path, BodyPath::Map(steps) if matches!(steps.as_slice(), [only] if only.member == member))
+    }
+
+    fn denied_user(&self, member: &str) -> Problem {
+        Problem::denied_user(self.rules.operation.id, &self.access.profile, member)
     }
 
     fn denied(&self, member: &str) -> Problem {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::access::Members;
 use crate::identity::Parts;
 use crate::operation::{Catalogue, Guarded, Matched};
 
@@ -46,8 +47,12 @@ fn alice() -> Identity {
 fn profile(guarded_allowed: bool, own_user_only: bool) -> Access {
     Access {
         profile: "p".into(),
-        guarded_allowed,
-        own_user_only,
+        rule: None,
+        members: Members {
+            skips: guarded_allowed,
+            expressions: guarded_allowed,
+            others: !own_user_only,
+        },
     }
 }
 
@@ -73,7 +78,7 @@ fn run_as(
         Plan::Pass => Ok(None),
         Plan::Refuse(problem) => Err(problem),
         Plan::Rewrite(rules) => Ok(rules
-            .apply(settings, identity, access, body)?
+            .apply(settings, identity, access, &[], body)?
             .map(|body| String::from_utf8(body).unwrap())),
     }
 }

@@ -1,7 +1,8 @@
 //! Bounds the requests in flight and the declared size of their bodies, before any work is done.
 //!
 //! A permit lives until the answer's **body** has ended. More requests are 503 `overloaded` with
-//! `Retry-After`; a declared `Content-Length` over the limit is 413 at once.
+//! `Retry-After`; a declared `Content-Length` over the limit is 413 at once. A request that names two
+//! hosts, or none though its version asks for one, is 400 (RFC 9112 §3.2).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Request, Response, Version};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,11 +35,12 @@ use crate::problem::Problem;
 ///     Ok::<_, Problem>(Response::new(Full::new(Bytes::from("hello"))))
 /// });
 /// let service = AdmitLayer::new(1, None).layer(hello);
-/// let first = service.clone().oneshot(Request::new(())).await.unwrap();
-/// let second = service.clone().oneshot(Request::new(())).await;
+/// let request = || Request::get("/task").header("host", "bpm.example.com").body(()).unwrap();
+/// let first = service.clone().oneshot(request()).await.unwrap();
+/// let second = service.clone().oneshot(request()).await;
 /// assert_eq!(second.unwrap_err().code(), "overloaded");
 /// drop(first);
-/// assert!(service.oneshot(Request::new(())).await.is_ok());
+/// assert!(service.oneshot(request()).await.is_ok());
 /// # }
 /// ```
 #[derive(Debug, Clone)]
@@ -93,6 +95,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !has_one_host(&request) {
+            return Checked::rejected(Problem::BadRequest(
+                "The request must name its host once, in Host.",
+            ));
+        }
         let declared = request
             .headers()
             .get(CONTENT_LENGTH)
@@ -110,6 +117,13 @@ where
             Err(_) => Checked::rejected(Problem::Overloaded),
         }
     }
+}
+
+/// `Host` once, or the authority of the target alone; before HTTP/1.1 neither is asked for.
+fn has_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let named = hosts.next().is_some() || request.uri().authority().is_some();
+    (named || request.version() < Version::HTTP_11) && hosts.next().is_none()
 }
 
 pin_project! {
@@ -155,6 +169,7 @@ mod tests {
         let service = AdmitLayer::new(1, Some(10)).layer(inner);
         for (length, want) in [("10", None), ("11", Some(Problem::BodyTooLarge(10)))] {
             let request = Request::post("/")
+                .header(HOST, "bpm.example.com")
                 .header(CONTENT_LENGTH, length)
                 .body(())
                 .unwrap();

@@ -24,13 +24,13 @@ pub struct Authorize {
 ///
 /// # Examples
 /// ```
-/// use bpmgate::access::{AccessRules, Profile};
+/// use bpmgate::access::{AccessRules, Builtin};
 /// use bpmgate::{layer::AuthorizeLayer, Problem};
 /// use http::{Request, Response};
 /// use tower::{Layer, ServiceExt};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let engine = tower::service_fn(|_: Request<()>| async { Ok::<_, Problem>(Response::new(())) });
-/// let service = AuthorizeLayer::new(AccessRules::new(Profile::User).into()).layer(engine);
+/// let service = AuthorizeLayer::new(AccessRules::new(Builtin::User).into()).layer(engine);
 /// // Nobody has verified a token here: it fails closed.
 /// let problem = service.oneshot(Request::get("/api/task").body(()).unwrap()).await.unwrap_err();
 /// assert_eq!(problem.code(), "misconfigured");
@@ -49,18 +49,16 @@ impl AuthorizeLayer {
 impl Check for Authorize {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
         let extensions = request.extensions();
-        if extensions.get::<Identity>().is_none() {
-            return Err(Problem::Misconfigured(
-                "the access check stands before identity extraction",
-            ));
-        }
+        let caller = extensions.get::<Identity>().ok_or(Problem::Misconfigured(
+            "the access check stands before identity extraction",
+        ))?;
         let matched = extensions.get::<Matched>().ok_or(Problem::Misconfigured(
             "the access check stands before the operation match",
         ))?;
-        let access = self.rules.decide(matched, request.uri().query())?;
         if let Some(findings) = extensions.get::<Findings>() {
-            findings.note_profile(access.profile.clone());
+            findings.note_profile(self.rules.profile_of(caller).0.name().clone());
         }
+        let access = self.rules.decide(caller, matched, request.uri().query())?;
         request.extensions_mut().insert(access);
         Ok(())
     }
@@ -69,7 +67,7 @@ impl Check for Authorize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Access, Profile};
+    use crate::access::{Access, Builtin};
     use crate::operation::Catalogue;
 
     fn request(path: &str) -> Request<()> {
@@ -84,12 +82,12 @@ mod tests {
     #[test]
     fn grants_and_denies_by_the_profile() {
         let check = Authorize {
-            rules: AccessRules::new(Profile::User).into(),
+            rules: AccessRules::new(Builtin::User).into(),
         };
         let mut start = request("/process-definition/key/order/start");
         check.check(&mut start).unwrap();
         let access = start.extensions().get::<Access>().unwrap();
-        assert!(access.own_user_only && !access.guarded_allowed);
+        assert!(!access.members.others && !access.members.skips);
         let problem = check.check(&mut request("/deployment/create")).unwrap_err();
         assert_eq!(problem, Problem::denied("createDeployment", "user"));
     }

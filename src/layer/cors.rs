@@ -73,7 +73,7 @@ impl CorsLayer {
             .allow_methods(AllowMethods::mirror_request())
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(EXPOSED)
-            .max_age(Duration::from_secs(600));
+            .max_age(Duration::from_mins(10));
         Self { cors, allows_none }
     }
 }
@@ -83,7 +83,7 @@ impl<S> Layer<S> for CorsLayer {
 
     fn layer(&self, inner: S) -> Cors<S> {
         Cors {
-            cors: self.cors.layer(inner),
+            marked: self.cors.layer(inner),
             allows_none: self.allows_none,
         }
     }
@@ -92,7 +92,7 @@ impl<S> Layer<S> for CorsLayer {
 /// The service of [`CorsLayer`].
 #[derive(Debug, Clone)]
 pub struct Cors<S> {
-    cors: cors::Cors<S>,
+    marked: cors::Cors<S>,
     allows_none: bool,
 }
 
@@ -106,7 +106,7 @@ where
     type Future = CorsFuture<<cors::Cors<S> as Service<Request<B>>>::Future, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.cors.poll_ready(cx)
+        self.marked.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
@@ -119,13 +119,13 @@ where
         if ordinary && !preflight {
             CorsFuture {
                 state: CorsState::Plain {
-                    future: self.cors.get_mut().call(request),
+                    future: self.marked.get_mut().call(request),
                 },
             }
         } else {
             CorsFuture {
                 state: CorsState::Cors {
-                    future: self.cors.call(request),
+                    future: self.marked.call(request),
                 },
             }
         }

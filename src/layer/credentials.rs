@@ -36,6 +36,20 @@ impl CredentialsLayer {
     /// The engine's account; the user name holds no colon (RFC 7617 §2).
     #[must_use]
     pub fn basic(username: &str, password: &str) -> Self {
+        Self::of(Credentials::basic(username, password))
+    }
+
+    /// An open engine: the caller's credentials are removed and none are put in.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::of(Credentials::none())
+    }
+}
+
+impl Credentials {
+    /// As [`CredentialsLayer::basic`].
+    #[must_use]
+    pub fn basic(username: &str, password: &str) -> Self {
         let encoded = STANDARD.encode(format!("{username}:{password}"));
         let value = HeaderValue::try_from(format!("Basic {encoded}"))
             .ok()
@@ -43,13 +57,13 @@ impl CredentialsLayer {
                 value.set_sensitive(true);
                 value
             });
-        Self::of(Credentials(value))
+        Self(value)
     }
 
-    /// An open engine: the caller's credentials are removed and none are put in.
+    /// As [`CredentialsLayer::none`].
     #[must_use]
-    pub fn none() -> Self {
-        Self::of(Credentials(None))
+    pub const fn none() -> Self {
+        Self(None)
     }
 }
 

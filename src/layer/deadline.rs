@@ -182,7 +182,7 @@ impl HttpBody for Tracked {
 }
 
 /// The engine refuses an `asyncResponseTimeout` over this.
-const LONGEST_POLL: Duration = Duration::from_secs(30 * 60);
+const LONGEST_POLL: Duration = Duration::from_mins(30);
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +238,7 @@ mod tests {
         request
             .extensions_mut()
             .insert(Catalogue::builtin().find(&Method::POST, "/external-task/fetchAndLock"));
-        let (answer, _) = wait(request, Duration::from_secs(1800)).await;
+        let (answer, _) = wait(request, Duration::from_mins(30)).await;
         assert_eq!(answer, Ok(()));
     }
 }

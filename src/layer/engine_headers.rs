@@ -68,7 +68,7 @@ impl Check for EngineHeaders {
         let own_host = own_host(request.headers(), request.uri());
         let version = request.version();
         let headers = request.headers_mut();
-        let takes_trailers = version == Version::HTTP_11
+        let takes_trailers = version >= Version::HTTP_11
             && headers
                 .get(TE)
                 .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -118,8 +118,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
-            // Framing and routing are ours, whatever a client calls them.
-            .filter(|name| name != HOST && name != http::header::CONTENT_LENGTH)
+            // No client makes the framing, the routing or what the body is a matter of one hop.
+            .filter(|name: &HeaderName| name != HOST && !name.as_str().starts_with("content-"))
             .collect();
         for name in named {
             headers.remove(name);
@@ -218,13 +218,19 @@ mod tests {
     #[test]
     fn what_connection_names_is_gone_but_not_framing_or_host() {
         let headers = sent(&[
-            ("connection", "close, X-Secret, Host, Content-Length"),
+            (
+                "connection",
+                "close, X-Secret, Host, Content-Length, content-type",
+            ),
+            ("content-type", "application/json"),
             ("x-secret", "1"),
             ("host", "gate"),
             ("content-length", "3"),
         ]);
         assert!(!headers.contains_key("x-secret") && !headers.contains_key("connection"));
-        assert!(headers.contains_key("host") && headers.contains_key("content-length"));
+        for name in ["host", "content-length", "content-type"] {
+            assert!(headers.contains_key(name), "{name}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! ```
 //! use std::{convert::Infallible, time::SystemTime};
 //!
-//! use bpmgate::access::Access;
+//! use bpmgate::access::{Access, Builtin};
 //! use bpmgate::identity::{Identity, Parts};
 //! use bpmgate::initiator::Settings;
 //! use bpmgate::layer::InitiatorLayer;
@@ -53,8 +53,8 @@
 //! request.extensions_mut().insert(Catalogue::builtin().find(&Method::POST, path));
 //! request.extensions_mut().insert(Access {
 //!     profile: "user".into(),
-//!     guarded_allowed: false,
-//!     own_user_only: true,
+//!     rule: None,
+//!     members: Builtin::User.members(),
 //! });
 //! let mut alice = Parts::new("https://id.example", "alice", SystemTime::now());
 //! alice.email = Some("alice@example.org".into());
@@ -90,10 +90,13 @@ use tower::{BoxError, Layer, Service};
 
 use super::Checked;
 use crate::access::Access;
+use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
-use crate::operation::Matched;
+use crate::model::Models;
+use crate::operation::{BodyPath, Match, Matched};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 /// Writes and protects the initiator; see the [module](self).
 #[derive(Debug, Clone)]
@@ -112,6 +115,7 @@ pub struct Initiator<S> {
 struct Shared {
     settings: Settings,
     max_body_bytes: u64,
+    models: Option<Models>,
 }
 
 impl InitiatorLayer {
@@ -122,6 +126,19 @@ impl InitiatorLayer {
             rules: Arc::new(Shared {
                 settings,
                 max_body_bytes,
+                models: None,
+            }),
+        }
+    }
+
+    /// Fills and protects the initiator variables of the process models too, which the engine is asked for.
+    #[must_use]
+    pub fn with_models(self, models: Option<Models>) -> Self {
+        Self {
+            rules: Arc::new(Shared {
+                settings: self.rules.settings.clone(),
+                max_body_bytes: self.rules.max_body_bytes,
+                models,
             }),
         }
     }
@@ -165,7 +182,14 @@ where
         };
         let rules = match plan {
             Plan::Pass => {
-                return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
+                let Some((models, matched)) = self.rules.named_in_path(extensions.get()) else {
+                    return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
+                };
+                let mut inner = self.take_ready();
+                return InitiatorFuture::collecting(Box::pin(async move {
+                    models.protect_name_in_path(&matched).await?;
+                    inner.call(request).await.map_err(Into::into)
+                }));
             }
             Plan::Refuse(problem) => return InitiatorFuture::rejected(problem),
             Plan::Rewrite(rules) => rules,
@@ -183,13 +207,46 @@ where
         }
         let caller = Caller { identity, access };
         let shared = Arc::clone(&self.rules);
-        // The service that is ready is the one to call; its clone need not be.
-        let unready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, unready);
+        let mut inner = self.take_ready();
         InitiatorFuture::collecting(Box::pin(async move {
             let request = rewrite(request, rules, &caller, &shared).await?;
             inner.call(request).await.map_err(Into::into)
         }))
+    }
+}
+
+impl<S: Clone> Initiator<S> {
+    /// The service that is ready is the one to call; its clone need not be.
+    fn take_ready(&mut self) -> S {
+        let unready = self.inner.clone();
+        std::mem::replace(&mut self.inner, unready)
+    }
+}
+
+impl Shared {
+    /// What to ask where the path names a variable that some model uses for its initiator.
+    fn named_in_path(&self, matched: Option<&Matched>) -> Option<(Models, Match)> {
+        let (Some(models), Some(Matched::Operation(matched))) = (&self.models, matched) else {
+            return None;
+        };
+        let name = matched.param("varName")?;
+        let writes = matched.operation.body_paths.contains(&BodyPath::Segment);
+        (writes && self.settings.protect_later_writes && models.knows(name))
+            .then(|| (models.clone(), matched.clone()))
+    }
+}
+
+impl Models {
+    /// Refuses a path whose variable is the initiator of the model that the request is about.
+    async fn protect_name_in_path(&self, matched: &Match) -> Result<(), Problem> {
+        let Some(name) = matched.param("varName") else {
+            return Ok(());
+        };
+        let protected = self.protected(matched, &[], vec![name.into()]).await?;
+        if protected.names.iter().any(|known| **known == *name) {
+            return Err(Problem::ProtectedVariable(name.into()));
+        }
+        Ok(())
     }
 }
 
@@ -215,14 +272,46 @@ where
     if !received.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
         return Err(Problem::UnsupportedMediaType(NOT_JSON));
     }
-    let body = rules
-        .apply(
+    let apply = |model: &[Box<str>]| {
+        rules.apply(
             &shared.settings,
             &caller.identity,
             &caller.access,
+            model,
             &received,
-        )?
-        .map_or(received, Bytes::from);
+        )
+    };
+    // The engine is asked for the model only once everything else has been checked.
+    let mut rewritten = apply(&[])?;
+    if let (Some(models), Some(Matched::Operation(matched))) =
+        (&shared.models, head.extensions.get::<Matched>())
+    {
+        if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
+            models.protect_name_in_path(&matched).await?;
+        }
+        let seen = if models.know_any() {
+            let meant = |name: &str| models.knows(name);
+            rules.names_in(
+                &shared.settings,
+                &caller.identity,
+                &caller.access,
+                meant,
+                &received,
+            )
+        } else {
+            Vec::new()
+        };
+        let protected = models.protected(matched, &received, seen).await?;
+        if !protected.names.is_empty() {
+            rewritten = apply(&protected.names)?;
+        }
+        if let (Some(believed), Some(findings)) =
+            (protected.believed, head.extensions.get::<Findings>())
+        {
+            findings.note_believed(believed);
+        }
+    }
+    let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
     for name in [TRANSFER_ENCODING, CONTENT_ENCODING, TRAILER, EXPECT] {
         head.headers.remove(name);
     }
@@ -281,7 +370,10 @@ where
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| cause(&*error.into()))?.into_data() else {
+        let Ok(data) = frame
+            .map_err(|error| problem_in(&*error.into()).unwrap_or(Problem::ClientGone))?
+            .into_data()
+        else {
             continue;
         };
         let so_far = first.len().saturating_add(all.len());
@@ -299,18 +391,6 @@ where
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-/// The problem that a body's error is, or has as its cause; else the client went away.
-fn cause(error: &(dyn std::error::Error + 'static)) -> Problem {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(problem) = error.downcast_ref::<Problem>() {
-            return problem.clone();
-        }
-        next = error.source();
-    }
-    Problem::ClientGone
 }
 
 pin_project! {

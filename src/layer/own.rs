@@ -142,7 +142,7 @@ impl Health {
 }
 
 const BELIEVED: Duration = Duration::from_secs(1);
-const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+const AFTER_REFUSAL: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

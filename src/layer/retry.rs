@@ -25,7 +25,7 @@ pub struct RetryLayer {
 }
 
 impl RetryLayer {
-    /// At most `attempts` tries in all; 0 counts as 1.
+    /// Sends a request again at most `attempts` times; 0 is never.
     #[must_use]
     pub fn new(attempts: u32, backoff: Duration) -> Self {
         Self { attempts, backoff }
@@ -68,13 +68,13 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let RetryLayer { attempts, backoff } = self.rules;
-        let spare = (attempts > 1 && is_repeatable(&request)).then(|| copy(&request));
+        let spare = (attempts > 0 && is_repeatable(&request)).then(|| copy(&request));
         let next = self.inner.clone();
         let mut engine = std::mem::replace(&mut self.inner, next);
         let first = engine.call(request);
         Box::pin(async move {
             let mut answer = first.await;
-            for attempt in 1..attempts {
+            for attempt in 1..=attempts {
                 let Err(error) = answer else { break };
                 let again = match (error.unsent, &spare) {
                     (Some(unsent), _) => *unsent,
@@ -149,9 +149,9 @@ mod tests {
             (Method::PUT, Body::empty(), true, 1),
             (Method::DELETE, Body::empty(), true, 1),
             (Method::GET, Body::from(bytes::Bytes::from("x")), true, 1),
-            (Method::GET, Body::empty(), true, 3),
-            (Method::HEAD, Body::empty(), true, 3),
-            (Method::POST, Body::from(bytes::Bytes::from("{}")), false, 3),
+            (Method::GET, Body::empty(), true, 4),
+            (Method::HEAD, Body::empty(), true, 4),
+            (Method::POST, Body::from(bytes::Bytes::from("{}")), false, 4),
         ] {
             let (tries, answer) = tries(method.clone(), body, sent).await;
             assert_eq!(

@@ -146,17 +146,25 @@ enum Refused {
 /// Checks with what is known now.
 fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refused> {
     let now = SystemTime::now();
-    let token = read_token(headers).map_err(Refused::Now)?;
-    verifier.verify_now(token, now).map_err(|refusal| {
-        tracing::debug!(error = %refusal, "token refused");
-        match refusal.fetch() {
-            Some(fetch) => Refused::Until {
-                fetch,
-                problem: refusal.into_problem(),
-            },
-            None => Refused::Now(refusal.into_problem()),
-        }
-    })
+    let token = || read_token(headers).map_err(Refused::Now);
+    let refusal = match verifier.verify_now(token()?, now) {
+        Ok(token) => return Ok(token),
+        Err(refusal) => refusal,
+    };
+    tracing::debug!(error = %refusal, "token refused");
+    if let Some(fetch) = refusal.fetch() {
+        return Err(Refused::Until {
+            fetch,
+            problem: refusal.into_problem(),
+        });
+    }
+    if refusal.is_of_the_token() {
+        return Err(Refused::Now(refusal.into_problem()));
+    }
+    // No fetch is due, maybe because one has ended since the first look: its keys deserve a second.
+    verifier
+        .verify_now(token()?, now)
+        .map_err(|refusal| Refused::Now(refusal.into_problem()))
 }
 
 fn read_token(headers: &HeaderMap) -> Result<UnverifiedToken<'_>, Problem> {

@@ -33,6 +33,8 @@ pub(super) struct Activity {
     /// When the first byte of the head that is being read came, in milliseconds since `began` plus one.
     head_began: AtomicU64,
     http2: AtomicBool,
+    /// Whether the end of the connection is not to look like the end of an answer.
+    broken: AtomicBool,
 }
 
 impl Activity {
@@ -47,6 +49,7 @@ impl Activity {
             // A new connection owes its first head at once.
             head_began: AtomicU64::new(1),
             http2: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         })
     }
 
@@ -85,6 +88,11 @@ impl Activity {
         self.note_moved();
     }
 
+    /// An answer broke off whose end only the end of the connection tells, as in HTTP/1.0.
+    pub(super) fn answer_broke(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     fn note_moved(&self) {
         self.moved.store(self.now(), Ordering::Relaxed);
     }
@@ -114,12 +122,26 @@ pin_project! {
         #[pin]
         inner: T,
         activity: Arc<Activity>,
+        reset: fn(&T),
+    }
+
+    impl<T> PinnedDrop for Watched<T> {
+        fn drop(this: Pin<&mut Self>) {
+            if this.activity.broken.load(Ordering::Relaxed) {
+                (this.reset)(&this.inner);
+            }
+        }
     }
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(inner: T, activity: Arc<Activity>) -> Self {
-        Self { inner, activity }
+    /// `reset` makes the stream's coming end one that no client takes for a good one.
+    pub(super) fn new(inner: T, activity: Arc<Activity>, reset: fn(&T)) -> Self {
+        Self {
+            inner,
+            activity,
+            reset,
+        }
     }
 }
 

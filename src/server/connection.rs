@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{HOST, HeaderValue};
+use http::{Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +22,7 @@ use tower::Service;
 use tracing::{debug, trace};
 
 use super::activity::{Activity, Watched};
+use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
 use crate::problem::Problem;
 use crate::request_info::Peer;
@@ -100,11 +102,16 @@ impl<S> Connections<S> {
             activity: activity.clone(),
             body_limit: self.limits.request_body,
             body_idle: self.limits.body_idle_timeout,
+            rest: self.limits.header_read_timeout,
         };
-        let io = TokioIo::new(Watched::new(stream, activity.clone()));
+        let io = TokioIo::new(Watched::new(stream, activity.clone(), reset));
         let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
         tokio::pin!(connection);
-        let look_again = sleep_until(activity.began() + LOOK);
+        // Short limits are met within twice their time.
+        let look = LOOK
+            .min(self.limits.header_read_timeout)
+            .min(self.limits.idle_connection);
+        let look_again = sleep_until(activity.began() + look);
         tokio::pin!(look_again);
         loop {
             tokio::select! {
@@ -123,7 +130,7 @@ impl<S> Connections<S> {
                         }
                         deadline => look_again
                             .as_mut()
-                            .reset(deadline.unwrap_or(now + LOOK).min(now + LOOK)),
+                            .reset(deadline.unwrap_or(now + look).min(now + look)),
                     }
                 }
             }
@@ -139,6 +146,8 @@ struct Entry<S> {
     activity: Arc<Activity>,
     body_limit: Option<u64>,
     body_idle: Duration,
+    /// How long the rest of a body that nobody wants may take.
+    rest: Duration,
 }
 
 impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -150,36 +159,65 @@ where
     type Future = EntryFuture<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = request.map(|incoming| {
-            if incoming.is_end_stream() {
-                return Body::empty();
-            }
-            let guarded = Guarded::new(incoming)
-                .limit(self.body_limit)
-                .idle(self.body_idle, Problem::RequestTimeout);
-            Body::stream(guarded)
-        });
+        let mut request = if request.body().is_end_stream() {
+            request.map(|_| Body::empty())
+        } else if request.version() == Version::HTTP_2 {
+            // Its streams end one by one.
+            request.map(|incoming| self.guarded(incoming))
+        } else {
+            Unread::of(request, self.rest).map(|body| self.guarded(body))
+        };
+        settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
+        let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
         let inner = self.stack.clone().call(request);
         EntryFuture {
             inner,
-            exchange: Some(Exchange::begin(self.activity.clone())),
+            exchange: Some(exchange),
         }
+    }
+}
+
+impl<S> Entry<S> {
+    fn guarded<B>(&self, body: B) -> Body
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let guarded = Guarded::new(body)
+            .limit(self.body_limit)
+            .idle(self.body_idle, Problem::RequestTimeout);
+        Body::stream(guarded)
+    }
+}
+
+/// Where the target names the host, as it does in HTTP/2, that is the host, and `Host` says so
+/// (RFC 9112 §3.2.2, RFC 9113 §8.3.1): two names would be two requests.
+fn settle_host(request: &mut Request<Body>) {
+    let Some(authority) = request.uri().authority() else {
+        return;
+    };
+    let host = authority.as_str();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    if let Ok(host) = HeaderValue::from_str(host) {
+        request.headers_mut().insert(HOST, host);
     }
 }
 
 /// A request between its head and the end of its answer, as the connection's [`Activity`] counts it.
 struct Exchange {
     activity: Arc<Activity>,
+    version: Version,
     answered: bool,
 }
 
 impl Exchange {
-    fn begin(activity: Arc<Activity>) -> Self {
+    fn begin(activity: Arc<Activity>, version: Version) -> Self {
         activity.request_began();
         Self {
             activity,
+            version,
             answered: false,
         }
     }
@@ -241,7 +279,14 @@ impl<R: HttpBody> HttpBody for Counted<R> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        self.project().inner.poll_frame(cx)
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx));
+        if let (Some(Err(_)), Some(exchange)) = (&frame, this.exchange.as_ref())
+            && exchange.version < Version::HTTP_11
+        {
+            exchange.activity.answer_broke();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -251,6 +296,12 @@ impl<R: HttpBody> HttpBody for Counted<R> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Makes the coming close a reset.
+fn reset(stream: &TcpStream) {
+    // Fails only where the socket is gone already.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// hyper's smallest read buffer.

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::access::{AccessRules, Profile};
+use crate::access::{AccessRules, Builtin, Profile, When};
 use crate::body::BoxError;
-use crate::config::{self, Config, CredentialsMode, HttpUrl};
+use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
-use crate::token::{ClaimPaths, Issuer, IssuerRules, Verifier};
+use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
 use super::Limits;
 
@@ -29,15 +30,20 @@ impl Resources {
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let keys = config.issuers.iter().map(|issuer| {
-            let rules = issuer_of(issuer)?;
-            let source = key_source(issuer, &rules)?;
-            let mut settings = RefreshSettings::default();
-            settings.refresh = issuer.jwks_refresh;
-            settings.cooldown = issuer.jwks_cooldown;
-            settings.timeout = issuer.jwks_timeout;
-            settings.stale = issuer.jwks_stale;
-            Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
+            let (rules, source) = match issuer.rules_and_keys()? {
+                (rules, ConfiguredKeys::Secret(keys)) => return Ok((rules, keys.into())),
+                (rules, ConfiguredKeys::Fetched(source)) => (rules, source),
+            };
+            let settings = RefreshSettings {
+                refresh: issuer.jwks_refresh,
+                cooldown: issuer.jwks_cooldown,
+                timeout: issuer.jwks_timeout,
+                stale: issuer.jwks_stale,
+            };
+            let keys = Keys::spawn(rules.clone(), source, settings);
+            Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
+        let issuers = keys.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             prefixes: config
                 .routes
@@ -68,9 +74,18 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: Verifier::new(keys.collect::<Result<Vec<_>, _>>()?)?,
-            access: Arc::new(AccessRules::new(profile(&config.access.default)?)),
+            verifier: if config.shared_ids {
+                Verifier::with_shared_ids(issuers)?
+            } else {
+                Verifier::new(issuers)?
+            },
+            access: Arc::new(access(&config.access)?),
             initiator: initiator_of(&config.initiator)?,
+            models: config.initiator.model_initiator.then(|| ModelSettings {
+                believed: config.initiator.model_cache,
+                entries: config.initiator.model_entries,
+                names: config.initiator.model_names.clone(),
+            }),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
@@ -88,7 +103,13 @@ impl EngineClient {
     /// The trusted certificates cannot be had.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
-        let roots = None;
+        let roots = given(&engine.ca_file)
+            .map(|file| {
+                std::fs::read(file).map_err(|error| {
+                    format!("engine.ca_file {} cannot be read: {error}", file.display())
+                })
+            })
+            .transpose()?;
         Self::new(
             engine.url.as_uri(),
             ClientSettings {
@@ -123,11 +144,42 @@ fn request_body(config: &Config) -> Option<u64> {
     Some(config.server.limits.request_body.bytes()).filter(|&bytes| bytes > 0)
 }
 
-fn profile(name: &str) -> Result<Profile, BoxError> {
-    [Profile::None, Profile::User, Profile::Transparent]
+/// The rules of `[access]`.
+fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
+    let rules = AccessRules::new(profile(table, &table.default, table.profiles.len())?);
+    table.rules.iter().try_fold(rules, |rules, rule| {
+        let when = When {
+            role: rule.when.role.clone(),
+            claim: rule.when.claim.clone().zip(rule.when.value.clone()),
+            issuer: rule.when.issuer.clone(),
+            subject: rule.when.subject.clone(),
+        };
+        Ok(rules.rule(when, profile(table, &rule.profile, table.profiles.len())?))
+    })
+}
+
+/// The profile of this name; `steps` bounds the chain of `extends`, which the loader has checked.
+fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, BoxError> {
+    if let Some(builtin) = Builtin::ALL
         .into_iter()
-        .find(|profile| profile.name() == name)
-        .ok_or_else(|| format!("access.default {name:?} is not enforced yet").into())
+        .find(|builtin| builtin.as_str() == name)
+    {
+        return Ok(builtin.into());
+    }
+    let own = table
+        .profiles
+        .get(name)
+        .ok_or_else(|| format!("no profile {name:?}"))?;
+    let base = match &own.extends {
+        None => Builtin::None.into(),
+        Some(base) => {
+            let steps = steps
+                .checked_sub(1)
+                .ok_or("profiles that extend each other")?;
+            profile(table, base, steps)?
+        }
+    };
+    Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
@@ -145,42 +197,62 @@ fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
 }
 
 fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxError> {
-    let mut settings = initiator::Settings::default();
-    settings.names = Names::new(&table.id, &table.email, &table.name)?;
-    settings.missing = match table.missing {
-        config::Missing::Empty => Missing::Empty,
-        config::Missing::Null => Missing::Null,
-        config::Missing::Omit => Missing::Omit,
-        config::Missing::Reject => Missing::Reject,
-    };
-    settings.messages = match table.messages {
-        config::Messages::Protect => Messages::Protect,
-        config::Messages::Inject => Messages::Inject,
-    };
-    settings.protect_later_writes = table.protect_later_writes;
-    settings.restarts = match table.restarts {
-        config::Restarts::Deny => Restarts::Deny,
-        config::Restarts::Keep => Restarts::Keep,
-    };
-    Ok(settings)
+    Ok(initiator::Settings {
+        names: Names::new(&table.id, &table.email, &table.name)?,
+        missing: match table.missing {
+            config::Missing::Empty => Missing::Empty,
+            config::Missing::Null => Missing::Null,
+            config::Missing::Omit => Missing::Omit,
+            config::Missing::Reject => Missing::Reject,
+        },
+        messages: match table.messages {
+            config::Messages::Protect => Messages::Protect,
+            config::Messages::Inject => Messages::Inject,
+        },
+        protect_later_writes: table.protect_later_writes,
+        restarts: match table.restarts {
+            config::Restarts::Deny => Restarts::Deny,
+            config::Restarts::Keep => Restarts::Keep,
+        },
+    })
 }
 
-fn issuer_of(table: &config::Issuer) -> Result<Issuer, BoxError> {
-    let preset = of_name(&table.preset)?;
-    let mut rules = IssuerRules::new(preset, table.issuer.as_str());
-    rules.audience.clone_from(&table.audience);
-    rules
-        .authorized_parties
-        .clone_from(&table.authorized_parties);
-    rules.algorithms = table
-        .algorithms
-        .iter()
-        .map(of_name)
-        .collect::<Result<_, _>>()?;
-    rules.leeway = table.leeway;
-    rules.id_prefix.clone_from(&table.id_prefix);
-    rules.claims = claims(&table.claims, preset.claims());
-    Ok(Issuer::new(rules)?)
+impl config::Issuer {
+    /// What its tokens must say, and its keys.
+    ///
+    /// # Errors
+    /// The rules cannot stand, the secret is none, or no URL of keys can be made of the issuer.
+    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, ConfiguredKeys), BoxError> {
+        let mut rules = IssuerRules::new(self.preset, self.issuer.as_str());
+        rules.audience.clone_from(&self.audience);
+        rules
+            .authorized_parties
+            .clone_from(&self.authorized_parties);
+        rules.algorithms.clone_from(&self.algorithms);
+        rules.leeway = self.leeway;
+        rules.id_prefix.clone_from(&self.id_prefix);
+        rules.claims = claims(&self.claims, self.preset.claims());
+        let issuer = Issuer::new(rules)?;
+        if !self.hs_secret.is_empty() {
+            let secret = self.hs_secret.expose().as_bytes();
+            let keys = KeySet::from_secret(secret, &self.algorithms)?;
+            return Ok((issuer, ConfiguredKeys::Secret(keys)));
+        }
+        let source = match (given(&self.public_key_file), &self.jwks_url) {
+            (Some(file), _) => KeySource::File(file.to_owned()),
+            (None, Some(url)) => KeySource::JwksUrl(url.as_uri().clone()),
+            (None, None) => KeySource::of_preset(&issuer)?,
+        };
+        Ok((issuer, ConfiguredKeys::Fetched(source)))
+    }
+}
+
+/// The keys of a configured issuer.
+pub(crate) enum ConfiguredKeys {
+    /// Its `hs_secret`: there from the start, and for ever.
+    Secret(KeySet),
+    /// To be had from there.
+    Fetched(KeySource),
 }
 
 /// The configured paths; where they are the defaults, the preset knows better.
@@ -203,29 +275,7 @@ fn claims(table: &config::Claims, of_preset: ClaimPaths) -> ClaimPaths {
     paths
 }
 
-fn key_source(table: &config::Issuer, issuer: &Issuer) -> Result<KeySource, BoxError> {
-    if let Some(file) = given(&table.public_key_file) {
-        return Ok(KeySource::File(file.to_owned()));
-    }
-    match &table.jwks_url {
-        Some(url) => Ok(KeySource::JwksUrl(HttpUrl::as_uri(url).clone())),
-        None => Ok(KeySource::of_preset(issuer)?),
-    }
-}
-
 /// An empty path is none.
 fn given(path: &Path) -> Option<&Path> {
     Some(path).filter(|path| !path.as_os_str().is_empty())
-}
-
-/// The same thing by the same name.
-fn of_name<T>(named: &impl serde::Serialize) -> Result<T, BoxError>
-where
-    T: std::str::FromStr<Err: Into<BoxError>>,
-{
-    let name = serde_json::to_value(named)?;
-    name.as_str()
-        .unwrap_or_default()
-        .parse()
-        .map_err(Into::into)
 }

@@ -26,7 +26,7 @@ use super::{Issuer, KeySet};
 
 mod fetch;
 
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, Fetched, fetch};
 
 /// Where the keys of an issuer are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,9 +266,9 @@ async fn run(shared: Arc<Shared>) {
             .await
             .unwrap_or(Err(FetchError::Timeout(settings.timeout)));
         let error = match fetched {
-            Ok(keys) => {
+            Ok(fetched) => {
                 failures = Failures::default();
-                shared.store(keys);
+                shared.store(fetched.keys);
                 None
             }
             Err(error) => {

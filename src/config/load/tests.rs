@@ -350,7 +350,9 @@ fn origins_are_written_as_browsers_write_them() {
         ),
         (
             "cors.origins = [\"*\"]",
-            &["error: `cors.origins.0` is \"*\""],
+            &[
+                "warning: `cors.origins` is `[\"*\"]` with `cors.credentials = true`: every web page may call the gateway with its user's cookies and certificates",
+            ],
         ),
         ("cors = { origins = [\"*\"], credentials = false }", &[]),
         (
@@ -390,20 +392,6 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("initiator.model_initiator = false", &[]),
         (
-            "initiator.model_initiator = true",
-            &[
-                "warning: `initiator.model_initiator` does nothing yet: the model's own initiator variable is not filled",
-            ],
-        ),
-        (
-            "initiator.model_cache = \"2s\"",
-            &["warning: `initiator.model_cache` does nothing yet"],
-        ),
-        (
-            "initiator.model_names = [\"x\"]",
-            &["warning: `initiator.model_names` does nothing yet: these names are not protected"],
-        ),
-        (
             "initiator = { messages = \"inject\", protect_later_writes = false, restarts = \"keep\" }",
             &[],
         ),
@@ -411,20 +399,8 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ("access.default = \"transparent\"", &[]),
         ("access.default = \"user\"", &[]),
         (
-            "access.default = \"admin\"",
-            &["error: `access.default` supports `user`, `transparent` and `none` so far"],
-        ),
-        (
             "access.default = \"usr\"",
             &["error: `access.default` is \"usr\""],
-        ),
-        (
-            "access.rules = [{ when = { role = \"a\" }, profile = \"admin\" }]",
-            &["error: `access.rules` is not enforced yet"],
-        ),
-        (
-            "access.profiles.mine.extends = \"user\"",
-            &["error: `access.profiles` is not enforced yet"],
         ),
         ("workflow_api.enabled = false", &[]),
         (
@@ -452,30 +428,27 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
 }
 
 #[test]
-fn access_tables_are_validated_although_not_enforced() {
-    let not_yet = "error: `access.rules` is not enforced yet";
+fn rules_and_profiles_name_what_there_is() {
     check_rows(&[
         (
+            "access.rules = [{ when = { role = \"a\" }, profile = \"admin\" }]",
+            &[],
+        ),
+        (
             "access.rules = [{ when = {}, profile = \"admin\" }]",
-            &[
-                not_yet,
-                "error: `access.rules.0.when` is empty, so the rule would mean everybody",
-            ],
+            &["error: `access.rules.0.when` is empty, so the rule would mean everybody"],
         ),
         (
             "access.rules = [{ when = { claim = \"a\" }, profile = \"admin\" }]",
-            &[
-                not_yet,
-                "error: `access.rules.0.when` has one of `claim` and `value`",
-            ],
+            &["error: `access.rules.0.when` has one of `claim` and `value`"],
         ),
         (
             "access.rules = [{ when = { role = \"\" }, profile = \"admin\" }]",
-            &[not_yet, "error: `access.rules.0.when` has an empty member"],
+            &["error: `access.rules.0.when` has an empty member"],
         ),
         (
-            "access.rules = [{ when = { role = \"a\" }, profile = \"none\" }]",
-            &[not_yet, "error: `access.rules.0.profile` is \"none\""],
+            "access.rules = [{ when = { role = \"a\" }, profile = \"nobody\" }]",
+            &["error: `access.rules.0.profile` is \"nobody\""],
         ),
         (
             "access.rules = [{ when = { rol = \"a\" }, profile = \"admin\" }]",
@@ -487,25 +460,30 @@ fn access_tables_are_validated_although_not_enforced() {
         ),
         (
             "access.profiles.admin = {}",
-            &[
-                "error: `access.profiles` is not enforced yet",
-                "error: `admin` is a built-in profile",
-            ],
+            &["error: `admin` is a built-in profile"],
         ),
         (
             "access.profiles = { a = { extends = \"b\" }, b = { extends = \"a\" } }",
             &[
-                "error: `access.profiles` is not enforced yet",
                 "error: `access.profiles.a.extends` is \"b\"",
                 "error: `access.profiles.b.extends` is \"a\"",
             ],
         ),
         (
             "access.profiles.a.extends = \"c\"",
-            &[
-                "error: `access.profiles` is not enforced yet",
-                "error: `access.profiles.a.extends` is \"c\"",
-            ],
+            &["error: `access.profiles.a.extends` is \"c\""],
+        ),
+        (
+            "access.profiles.a.allow = [\"complete\", \"Process Instance\"]",
+            &[],
+        ),
+        (
+            "access.profiles.a.deny = [\"Complete\"]",
+            &["error: `access.profiles.a.deny` is \"Complete\""],
+        ),
+        (
+            "access = { default = \"a\", profiles = { a = { extends = \"worker\" } } }",
+            &[],
         ),
     ]);
 }
@@ -513,13 +491,13 @@ fn access_tables_are_validated_although_not_enforced() {
 /// Each row: lines of the one issuer, and what is said.
 #[test]
 fn an_issuer_says_whose_tokens_and_which_keys() {
-    let rows: [(&str, &[&str]); 22] = [
+    let rows: [(&str, &[&str]); 32] = [
         ("issuer = \"https://a.b\"\naudience = [\"gate\"]", &[]),
         ("issuer = \"https://a.b\"\npreset = \"cognito\"", &[]),
         (
             "issuer = \"https://a.b\"",
             &[
-                "warning: `issuers.0.audience` is empty: a token that the issuer made for any other application is accepted too",
+                "error: `issuers.0.audience` is empty: a token that the issuer made for any other application would be accepted too",
             ],
         ),
         (
@@ -567,7 +545,7 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
             &["error: `issuers.0.preset` is \"klerk\""],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"EdDSA\"]",
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"ES512\", \"EdDSA\", \"Ed25519\"]",
             &[],
         ),
         (
@@ -580,21 +558,67 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
         ),
         (
             "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]",
+            &["error: `issuers.0.algorithms` has HS256, and `issuers.0.hs_secret` is missing"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
             &[
-                "error: `issuers.0.algorithms` supports RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA so far",
+                "error: `issuers.0.hs_secret` is set, and `issuers.0.algorithms` has none that uses a secret",
             ],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nhs_secret = \"hunter2\"",
-            &["error: `issuers.0.hs_secret` is not supported yet"],
-        ),
-        (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"10m\"",
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
             &[],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"601s\"",
-            &["error: `issuers.0.leeway` is \"601s\""],
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS256"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS384\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS384\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS384"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\", \"HS512\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\", \"HS512\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS512"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
+            &[
+                "error: `issuers.0.algorithms` mixes HS256, HS384 or HS512 with algorithms of public keys",
+            ],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"-----BEGIN PUBLIC KEY-----0123456789abcdef0123456789abcdef\"",
+            &["error: `issuers.0.hs_secret` is a PEM text, which is no secret"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"\njwks_url = \"https://a.b/keys\"\npublic_key_file = \"a.pem\"",
+            &[
+                "error: `issuers.0.hs_secret` and `issuers.0.jwks_url` are both set",
+                "error: `issuers.0.jwks_url` and `issuers.0.public_key_file` are both set",
+                "error: `issuers.0.hs_secret` and `issuers.0.public_key_file` are both set",
+            ],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"ES256\", \"RS256\", \"ES256\"]",
+            &["error: `issuers.0.algorithms.2` is \"ES256\""],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"5m\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"301s\"",
+            &["error: `issuers.0.leeway` is \"301s\""],
         ),
         (
             "preset = \"clerk\"\nissuer = \"https://a.b\"\njwks_cooldown = \"0s\"",
@@ -725,6 +749,10 @@ fn the_environment_alone_can_name_issuers() {
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     pairs.push(("BPMGATE__SHARED_IDS", "true"));
+    let presets: Vec<_> = (0..12)
+        .map(|index| format!("BPMGATE__ISSUERS__{index}__PRESET"))
+        .collect();
+    pairs.extend(presets.iter().map(|name| (name.as_str(), "clerk")));
     let loaded = parse("", "", variables(&pairs)).unwrap();
     assert_eq!(loaded.config.issuers.len(), 12);
     assert_eq!(
@@ -962,8 +990,8 @@ fn wrong_old_variables_are_errors_under_their_own_name() {
         ),
         (
             "CORS_ORIGINS",
-            "*",
-            "error: CORS_ORIGINS is \"*\", expected the origins by name, or `[\"*\"]` alone with `cors.credentials = false`",
+            "*,https://a.b",
+            "error: CORS_ORIGINS is \"*\", expected the origins by name, or `[\"*\"]` alone",
         ),
     ];
     for (name, value, expected) in rows {
@@ -1214,6 +1242,8 @@ fn no_secret_shows_in_any_message() {
         "telemetry.otlp_endpoint = \"https://hunter2@collector/\"\n",
         "[[issuers]]\nissuer = \"https://a.b\"\nhs_secret = \"hunter2\"\n",
         "[[issuers]]\nhs_secret = \"hunter2\"\n",
+        "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"hunter2\"\n",
+        "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"-----BEGIN hunter2 hunter2 hunter2 hunter2\"\njwks_url = \"https://a.b\"\n",
     ];
     for text in file {
         let error = parse("config.toml", text, []).unwrap_err();

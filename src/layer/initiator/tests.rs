@@ -10,6 +10,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
 use super::*;
+use crate::access::Builtin;
 use crate::identity::Parts;
 use crate::initiator::{Names, Restarts};
 use crate::operation::Catalogue;
@@ -109,8 +110,8 @@ fn request(method: &Method, path: &str, headers: &[(&str, &str)], body: Script) 
     extensions.insert(alice());
     extensions.insert(Access {
         profile: "user".into(),
-        guarded_allowed: false,
-        own_user_only: true,
+        rule: None,
+        members: Builtin::User.members(),
     });
     request
 }

@@ -184,6 +184,14 @@ mod live {
         )
     }
 
+    /// A request that never comes fails the test instead of holding it.
+    async fn passed_on<T>(request: impl Future<Output = T>) -> T {
+        let deadline = Duration::from_secs(10);
+        tokio::time::timeout(deadline, request)
+            .await
+            .expect("the request was not passed on")
+    }
+
     #[tokio::test]
     async fn request_waits_for_the_first_fetch() {
         let server = Server::start().await;
@@ -199,7 +207,7 @@ mod live {
         assert_pending!(inner.poll_request());
         gate.add_permits(1);
         let answer = tokio::spawn(answer.into_inner());
-        let (request, respond) = inner.next_request().await.unwrap();
+        let (request, respond) = passed_on(inner.next_request()).await.unwrap();
         let token = request.extensions().get::<VerifiedToken>().unwrap();
         assert_eq!(token.claims()["sub"], "alice");
         assert!(request.extensions().get::<Identity>().is_none());
@@ -255,7 +263,7 @@ mod live {
         let (mut service, mut inner) = service!(verifier.clone());
         assert_ready_ok!(service.poll_ready());
         let answer = tokio::spawn(service.call(bearer(&rotated())));
-        let (request, respond) = inner.next_request().await.unwrap();
+        let (request, respond) = passed_on(inner.next_request()).await.unwrap();
         assert!(request.extensions().get::<VerifiedToken>().is_some());
         respond.send_response(());
         answer.await.unwrap().unwrap();

@@ -8,10 +8,10 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, LOCATION, USER_AGENT};
+use http::header::{ACCEPT, DATE, HeaderMap, LOCATION, USER_AGENT};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -83,27 +83,37 @@ pub enum FetchError {
     Keys(#[from] KeySetError),
 }
 
+/// What one fetch brought.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fetched {
+    /// The keys.
+    pub keys: KeySet,
+    /// The clock of the server they came from, to the second (`Date`, RFC 9110 §6.6.1), if it told.
+    pub date: Option<SystemTime>,
+}
+
 /// Fetches the keys once. There is no time limit in here.
 ///
 /// # Errors
 /// [`FetchError`].
-pub async fn fetch(issuer: &Issuer, source: &KeySource) -> Result<KeySet, FetchError> {
-    match source {
-        KeySource::JwksUrl(url) => Ok(KeySet::from_jwks(&get(client().await?, url).await?)?),
-        KeySource::Discovery => {
-            let client = client().await?;
-            let url = discover(client, issuer).await?;
-            Ok(KeySet::from_jwks(&get(client, &url).await?)?)
-        }
+pub async fn fetch(issuer: &Issuer, source: &KeySource) -> Result<Fetched, FetchError> {
+    let url = match source {
+        KeySource::JwksUrl(url) => url.clone(),
+        KeySource::Discovery => discover(client().await?, issuer).await?,
         KeySource::File(path) => {
             let owned = path.clone();
             let content = tokio::task::spawn_blocking(move || read(&owned))
                 .await
                 .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
                 .map_err(|error| FetchError::File(path.clone(), error))?;
-            Ok(KeySet::from_file_content(&content)?)
+            let keys = KeySet::from_file_content(&content)?;
+            return Ok(Fetched { keys, date: None });
         }
-    }
+    };
+    let (document, date) = get(client().await?, &url).await?;
+    let keys = KeySet::from_jwks(&document)?;
+    Ok(Fetched { keys, date })
 }
 
 /// Reads one byte more than is allowed, so that the parser sees that it is too much.
@@ -174,7 +184,8 @@ async fn discover(client: &HttpsClient, issuer: &Issuer) -> Result<Uri, FetchErr
                 .ok()
         })
         .ok_or_else(|| FetchError::IssuerUrl(name.to_owned()))?;
-    read_discovery(&get(client, &url).await?, name, &url)
+    let (document, _) = get(client, &url).await?;
+    read_discovery(&document, name, &url)
 }
 
 fn read_discovery(document: &[u8], issuer: &str, url: &Uri) -> Result<Uri, FetchError> {
@@ -195,7 +206,7 @@ fn read_discovery(document: &[u8], issuer: &str, url: &Uri) -> Result<Uri, Fetch
         .ok_or(FetchError::NoJwksUri)
 }
 
-async fn get(client: &HttpsClient, url: &Uri) -> Result<Bytes, FetchError> {
+async fn get(client: &HttpsClient, url: &Uri) -> Result<(Bytes, Option<SystemTime>), FetchError> {
     let mut at = url.clone();
     for _ in 0..=MAX_REDIRECTS {
         let mut request = Request::new(Empty::new());
@@ -208,7 +219,10 @@ async fn get(client: &HttpsClient, url: &Uri) -> Result<Bytes, FetchError> {
             .await
             .map_err(|error| FetchError::Connection(at.clone(), error.into()))?;
         match response.status() {
-            StatusCode::OK => return read_body(response.into_body(), at).await,
+            StatusCode::OK => {
+                let date = date(response.headers());
+                return Ok((read_body(response.into_body(), at).await?, date));
+            }
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
             | StatusCode::SEE_OTHER
@@ -237,6 +251,10 @@ async fn read_body(body: Incoming, url: Uri) -> Result<Bytes, FetchError> {
         Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge(url)),
         Err(error) => Err(FetchError::Body(url, error)),
     }
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }
 
 /// The target of a redirect, if it is an absolute path, or a URL of the same scheme, host and port.
