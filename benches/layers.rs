@@ -201,6 +201,7 @@ fn whole(c: &mut Criterion) {
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
         initiator: initiator::Settings::default(),
+        models: None,
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
         requests_in_flight: 10_000,
