@@ -201,7 +201,6 @@ fn whole(c: &mut Criterion) {
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
-        models: None,
         initiator: initiator::Settings::default(),
         models: Some(ModelSettings {
             believed: Duration::from_secs(1),

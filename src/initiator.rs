@@ -301,7 +301,6 @@ impl Rules {
             access,
             findings: None,
             written: "",
-            findings: None,
         }
         .run(body);
         names.into_inner()

@@ -129,8 +129,11 @@ pub(super) async fn examine(resources: &Resources, token: &str) -> Examined {
         facts,
         result: Err(Refused::Token(error)),
     };
-    let parsed = BearerToken::parse(token.as_bytes()).and_then(UnverifiedToken::parse);
-    let token = match parsed {
+    let bearer = match BearerToken::parse(token.as_bytes()) {
+        Ok(bearer) => bearer,
+        Err(error) => return refused(None, error),
+    };
+    let token = match UnverifiedToken::parse(bearer) {
         Ok(token) => token,
         Err(error) => return refused(None, error),
     };
@@ -158,7 +161,7 @@ pub(super) async fn examine(resources: &Resources, token: &str) -> Examined {
             None => Vec::new(),
         },
     };
-    let verified = resources.verifier.verify_now(token, facts.now);
+    let verified = resources.verifier.verify_now(bearer, facts.now);
     let result = match verified {
         Ok(verified) => verified.identity().map_err(Refused::Token),
         Err(Refusal::Token(error)) => Err(Refused::Token(error)),
