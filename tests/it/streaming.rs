@@ -1,5 +1,6 @@
 //! Bodies of any size pass in constant memory, at the pace of the slower side, byte for byte.
 
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,11 +92,10 @@ impl Measured {
         }
         assert_eq!(came, length, "{protocol:?} {framing:?}");
         let digest = digest.finish();
-        let hex: String = digest
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex = digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
         assert_eq!(hex, download_sha256(length), "{protocol:?} {framing:?}");
     }
 
@@ -243,12 +243,11 @@ async fn a_client_that_does_not_read_stalls_the_engine() {
                 loop {
                     let write = stream.write(&piece);
                     tokio::pin!(write);
-                    let wrote = match tokio::time::timeout(STALLED, &mut write).await {
-                        Ok(wrote) => wrote?,
-                        Err(_) => {
-                            tell.notify_one();
-                            write.await?
-                        }
+                    let wrote = if let Ok(wrote) = tokio::time::timeout(STALLED, &mut write).await {
+                        wrote?
+                    } else {
+                        tell.notify_one();
+                        write.await?
                     };
                     count.fetch_add(wrote as u64, Ordering::SeqCst);
                 }
