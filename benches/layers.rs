@@ -196,6 +196,7 @@ fn whole(c: &mut Criterion) {
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
+        audit: None,
         initiator: initiator::Settings::default(),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
@@ -217,6 +218,8 @@ fn whole(c: &mut Criterion) {
         });
         request
     };
+    // The server does so for each request.
+    c.bench_function("gateway/clone", |bencher| bencher.iter(|| gateway.clone()));
     let mut gateway = drained(gateway.map_request(received));
     // The deadline's timer is a runtime's.
     let runtime = runtime();

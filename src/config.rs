@@ -43,7 +43,7 @@ pub use self::prefix::Prefix;
 pub use self::secret::Secret;
 pub use self::units::{ByteSize, Expected};
 pub use self::url::HttpUrl;
-pub use crate::token::Preset;
+pub use crate::token::{Algorithm, Preset};
 
 /// The configuration of bpmgate.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -365,11 +365,13 @@ pub struct Issuer {
     pub public_key_file: PathBuf,
     /// Tokens must name one of these in `aud`. Empty: not asked, which is allowed only where the product writes no `aud`: the presets `clerk` (session tokens) and `cognito` (access tokens).
     pub audience: Vec<String>,
-    /// Tokens must name one of these in `azp`. Empty: not asked.
+    /// The client that the token was made for must be one of these: its `azp`, else `client_id` (`entra`: `azp`, `appid`; `okta`: `cid`; `cognito`: `client_id`). Empty: not asked.
     pub authorized_parties: Vec<String>,
-    /// Signature algorithms that are accepted, at least one. Asymmetric ones only, unless `hs_secret` is set.
+    /// Signature algorithms that are accepted, at least one and each once. The asymmetric ones, or with `hs_secret` those that begin with `HS`; never both.
     pub algorithms: Vec<Algorithm>,
-    /// Shared secret for HS256, HS384 or HS512 alone; at least as long as the hash. Empty: none.
+    /// Shared secret of an issuer that signs with HS256, HS384 or HS512; no keys are fetched then. Taken byte by byte as it is, at least 32, 48 or 64 bytes long. Empty: none.
+    ///
+    /// Whoever knows it can make tokens. Prefer an asymmetric algorithm wherever the issuer has one.
     pub hs_secret: Secret,
     /// File to read `hs_secret` from instead; one newline at its end is cut. Read again on reload.
     #[serde(skip_serializing_if = "units::is_no_path")]
@@ -420,52 +422,6 @@ impl Default for Issuer {
             jwks_timeout: Duration::from_secs(5),
             jwks_stale: Duration::from_hours(24),
             claims: Claims::default(),
-        }
-    }
-}
-
-/// A signature algorithm of a token (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-#[expect(missing_docs, reason = "the names are those of the RFCs")]
-pub enum Algorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    Es512,
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-    #[serde(rename = "Ed25519")]
-    Ed25519,
-    Hs256,
-    Hs384,
-    Hs512,
-}
-
-impl Algorithm {
-    /// Returns the name, as in `alg`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::Es512 => "ES512",
-            Self::EdDsa => "EdDSA",
-            Self::Ed25519 => "Ed25519",
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
         }
     }
 }
@@ -527,6 +483,9 @@ pub struct Initiator {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub model_cache: Duration,
+    /// How many definitions' models are remembered; the least used are asked for again.
+    #[schemars(range(min = 1))]
+    pub model_entries: u64,
     /// Names of model initiators to protect from the first request on.
     pub model_names: Vec<String>,
     /// Keeps later writes of variables (task completion, forms, `PUT .../variables`) away from these names.
@@ -545,6 +504,7 @@ impl Default for Initiator {
             messages: Messages::Protect,
             model_initiator: true,
             model_cache: Duration::from_secs(1),
+            model_entries: 10_000,
             model_names: Vec::new(),
             protect_later_writes: true,
             restarts: Restarts::Deny,
@@ -713,7 +673,8 @@ pub struct Telemetry {
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
-    /// Where the audit log goes: `"stdout"` or a file. Empty: nowhere.
+    /// Where the audit log goes: `"stdout"` or a file, which is appended to. Empty: there is none. A request that writes and cannot be
+    /// recorded is refused; `docs/audit.md` describes the lines.
     pub audit_log: String,
 }
 

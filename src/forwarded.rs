@@ -76,7 +76,7 @@ impl Origin {
     pub fn plain_host(&self) -> Option<&str> {
         let host = self.host.as_ref()?.to_str().ok()?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
-        host.bytes().all(plain).then_some(host)
+        (!host.is_empty() && host.bytes().all(plain)).then_some(host)
     }
 }
 

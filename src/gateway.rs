@@ -11,19 +11,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use tower::util::option_layer;
 use tower::{Service, ServiceBuilder};
 
 use crate::access::AccessRules;
+use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
 use crate::engine::EngineError;
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::layer::{
-    AdmitLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer, EngineAnswerLayer,
-    EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
-    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer, RetryLayer, RewritePathLayer,
-    RouteLayer, VerifyTokenLayer,
+    AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
+    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer,
+    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
+    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
+use crate::model::{ModelSettings, Models};
 use crate::token::Verifier;
 
 /// What the layers work with.
@@ -49,8 +52,12 @@ pub struct Resources {
     pub verifier: Verifier,
     /// Who may do what.
     pub access: Arc<AccessRules>,
+    /// Where it is recorded who did what, if it is.
+    pub audit: Option<AuditLog>,
     /// Which variables say who started a process.
     pub initiator: initiator::Settings,
+    /// How process models are asked for; `None` leaves their own initiator variables alone.
+    pub models: Option<ModelSettings>,
     /// The largest body that is read and rewritten, in bytes.
     pub rewritten_body: u64,
     /// The largest streamed body, in bytes; `None` is unlimited.
@@ -97,6 +104,10 @@ where
     let asked_by_us = ServiceBuilder::new()
         .layer(r.credentials.clone())
         .service(engine.clone());
+    let models = r
+        .models
+        .clone()
+        .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone());
 
     ServiceBuilder::new()
@@ -122,15 +133,24 @@ where
         .layer(ExtractIdentityLayer::new())
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
+        // below the match, which says what writes, and above all that may deny: it records both
+        .layer(option_layer(
+            r.audit
+                .clone()
+                .map(|log| AuditLayer::new(log, r.trusted_proxies.clone())),
+        ))
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used
-        .layer(EngineAnswerLayer::new(
-            r.prefixes.clone(),
-            &r.engine_path,
-            r.public_url.clone(),
-            r.trusted_proxies.clone(),
-        ))
+        .layer(
+            EngineAnswerLayer::new(
+                r.prefixes.clone(),
+                &r.engine_path,
+                r.public_url.clone(),
+                r.trusted_proxies.clone(),
+            )
+            .with_models(models.clone()),
+        )
         // rewrite `/api` to `/engine-rest`
         .layer(RewritePathLayer::new(r.prefixes.clone(), &r.engine_path))
         // nothing of the client's that the engine could read as identity; before ours is put in
@@ -141,6 +161,6 @@ where
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
-        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body))
+        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body).with_models(models))
         .service(engine)
 }

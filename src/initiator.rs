@@ -26,10 +26,13 @@
 //! What it does not do: it takes no part in who may call the operation, and it does not look into
 //! multipart bodies; of those only the variable's name in the path is checked.
 
+use std::cell::RefCell;
+
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 mod body;
 
@@ -223,7 +226,9 @@ pub fn plan(settings: &Settings, matched: &Match) -> Plan {
 impl Rules {
     /// Reads a request's body and returns the one to send in its place, or `None` to send it as it is.
     ///
-    /// An empty body is read as `{}`, as by the engine.
+    /// An empty body is read as `{}`, as by the engine. `model` are the initiator variables of the process's
+    /// own model: written with the caller's id, and protected, as the three names are. What an audit wants
+    /// to know of the body is put into `findings`.
     ///
     /// # Errors
     /// [`Problem::BodyInvalid`] where the body is not the JSON that the engine would read in one way only,
@@ -234,26 +239,68 @@ impl Rules {
         settings: &Settings,
         identity: &Identity,
         access: &Access,
+        model: &[Box<str>],
+        findings: Option<&Findings>,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
+        let protects = |name: &str| {
+            settings.names.contains(name) || model.iter().any(|known| **known == *name)
+        };
         let written = match self.treatment {
-            Treatment::Write(_) => variables(settings, identity)?,
+            Treatment::Write(_) => variables(settings, identity, model)?,
             Treatment::Protect | Treatment::Leave => String::new(),
         };
         let body = if body.is_empty() { b"{}" } else { body };
         body::Walk {
             rules: *self,
-            names: &settings.names,
+            is_protected: &protects,
             identity,
             access,
             written: &written,
+            findings,
         }
         .run(body)
+    }
+
+    /// The names that stand where [`apply`](Self::apply) protects names, and that `is_meant` means; the body
+    /// has passed it.
+    pub fn names_in(
+        &self,
+        settings: &Settings,
+        identity: &Identity,
+        access: &Access,
+        is_meant: impl Fn(&str) -> bool,
+        body: &[u8],
+    ) -> Vec<Box<str>> {
+        let names: RefCell<Vec<Box<str>>> = RefCell::default();
+        let notes = |name: &str| {
+            let mut names = names.borrow_mut();
+            if is_meant(name) && !names.iter().any(|known| **known == *name) {
+                names.push(name.into());
+            }
+            settings.names.contains(name)
+        };
+        let body = if body.is_empty() { b"{}" } else { body };
+        // Where it ends early, the request is refused all the same.
+        let _ = body::Walk {
+            rules: *self,
+            is_protected: &notes,
+            identity,
+            access,
+            findings: None,
+            written: "",
+        }
+        .run(body);
+        names.into_inner()
     }
 }
 
 /// The members that say who the caller is, as JSON: `"initiator":{"value":"alice","type":"String"},…`.
-fn variables(settings: &Settings, identity: &Identity) -> Result<String, Problem> {
+fn variables(
+    settings: &Settings,
+    identity: &Identity,
+    model: &[Box<str>],
+) -> Result<String, Problem> {
     let Names([id, email, name]) = &settings.names;
     let typed = |name: &str, value: &str| {
         let [name, value] = [name, value].map(serde_json::Value::from);
@@ -279,7 +326,13 @@ fn variables(settings: &Settings, identity: &Identity) -> Result<String, Problem
         email,
         Some(typed(name, identity.name())),
     ];
-    Ok(members.into_iter().flatten().collect::<Vec<_>>().join(","))
+    // The engine would write its own account there.
+    let of_model = model
+        .iter()
+        .filter(|name| !settings.names.contains(name))
+        .map(|name| typed(name, identity.id()));
+    let members: Vec<_> = members.into_iter().flatten().chain(of_model).collect();
+    Ok(members.join(","))
 }
 
 /// The first map, if it is a member of the top level, where it can be made when it is missing.

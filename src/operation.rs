@@ -3,10 +3,10 @@
 //! The table `operation/operations.tsv` is read once; it alone says which requests start processes,
 //! where their variables sit, and what each operation is called in access rules, metrics and logs.
 //!
-//! A path is matched as the engines match it (engine fact "literals beat parameters, no second
-//! try"): where a segment equals a literal of the table, the literal is taken and nothing else is
-//! tried; **then** the method is looked at. So `/task/count/complete` is no operation here, as it is
-//! none there, and the row that is found is the row that the engine runs.
+//! A path is matched as the engines match it (JAX-RS 3.7.2): where a segment equals a literal of the
+//! table, the literal is taken if any row has the rest of the path below it, else the parameter in its
+//! place; **then** the method is looked at, with no second try. So `/process-definition/key/start` has
+//! no POST, as it is the key `start`, and `/task/count/complete` completes the task `count`.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -193,18 +193,11 @@ impl Catalogue {
             Split::Plain => (None, path),
             Split::Nested => return Matched::Unknown,
         };
-        let mut node = &self.root;
         let mut values: Vec<&str> = Vec::new();
-        for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-            node = if let Some(next) = node.literals.get(segment) {
-                next
-            } else if let Some(next) = &node.parameter {
-                values.push(segment);
-                next
-            } else {
-                return Matched::Unknown;
-            };
-        }
+        let segments = path.strip_prefix('/').unwrap_or(path).split('/');
+        let Some(node) = self.root.below(segments, &mut values) else {
+            return Matched::Unknown;
+        };
         let wanted = if method == Method::HEAD {
             &Method::GET
         } else {
@@ -224,7 +217,6 @@ impl Catalogue {
                 engine_name: engine_name
                     .map(|name| percent_decode_str(name).decode_utf8_lossy().into()),
             }),
-            None if node.rows.is_empty() => Matched::Unknown,
             None => Matched::OtherMethods(allow(&mut rows)),
         }
     }
@@ -292,6 +284,30 @@ impl Catalogue {
 }
 
 impl Node {
+    /// The node with rows to which the segments lead, and the values of the parameters on the way.
+    fn below<'n, 'p>(
+        &'n self,
+        mut segments: std::str::Split<'p, char>,
+        values: &mut Vec<&'p str>,
+    ) -> Option<&'n Self> {
+        let Some(segment) = segments.next() else {
+            return (!self.rows.is_empty()).then_some(self);
+        };
+        if let Some(next) = self.literals.get(segment)
+            && let Some(found) = next.below(segments.clone(), values)
+        {
+            return Some(found);
+        }
+        let next = self.parameter.as_deref()?;
+        let before = values.len();
+        values.push(segment);
+        let found = next.below(segments, values);
+        if found.is_none() {
+            values.truncate(before);
+        }
+        found
+    }
+
     fn insert(&mut self, path: &'static str, row: usize) {
         let mut node = self;
         for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
@@ -506,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_beat_parameters_without_a_second_try() {
+    fn literals_beat_parameters_where_a_row_is_below_them() {
         for (method, path, want) in [
             (
                 "POST",
@@ -525,7 +541,8 @@ mod tests {
             ),
             // `key` is taken as the literal; then there is only {key}
             ("POST", "/process-definition/key/start", "405"),
-            ("POST", "/task/count/complete", "404"),
+            ("POST", "/task/count/complete", "complete"),
+            ("POST", "/task/count/nothing", "404"),
             ("post", "/process-definition/key/order/start", "405"),
             ("POST", "/Process-definition/key/order/start", "404"),
             ("POST", "/process-definition/key/order/start/", "404"),

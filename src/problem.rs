@@ -63,9 +63,6 @@ pub enum Problem {
     /// 415 `unsupported_media_type`: a body that must be read and is not declared as JSON.
     #[error("unsupported media type: {0}")]
     UnsupportedMediaType(&'static str),
-    /// 431 `header_too_large`: more than the engine takes.
-    #[error("header block too large")]
-    HeaderTooLarge,
     /// 499-like, never sent: the client went away while its body was read.
     #[error("the client went away")]
     ClientGone,
@@ -84,12 +81,18 @@ pub enum Problem {
     /// 502 `engine_rejected_credentials`: the engine refused the gateway's own account.
     #[error("the engine rejected the gateway's credentials")]
     EngineRejectedCredentials,
+    /// 502 `model_unavailable`: the engine did not show the process model, so its initiator variable is unknown.
+    #[error("process model unavailable")]
+    ModelUnavailable,
     /// 503 `keys_unavailable`: the issuer's keys could not be fetched yet.
     #[error("issuer keys unavailable")]
     KeysUnavailable,
     /// 503 `overloaded`: too many requests in flight.
     #[error("overloaded")]
     Overloaded,
+    /// 503 `audit_unavailable`: what was asked for could not be recorded, so it was not done.
+    #[error("audit log unavailable")]
+    AuditUnavailable,
     /// 504 `engine_timeout`: no answer in time.
     #[error("engine timeout")]
     EngineTimeout,
@@ -192,11 +195,6 @@ impl Problem {
                 "unsupported_media_type",
                 "Unsupported media type",
             ),
-            Self::HeaderTooLarge => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "header_too_large",
-                "Header too large",
-            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -222,12 +220,22 @@ impl Problem {
                 "engine_rejected_credentials",
                 "Engine rejected the gateway's credentials",
             ),
+            Self::ModelUnavailable => (
+                StatusCode::BAD_GATEWAY,
+                "model_unavailable",
+                "Process model unavailable",
+            ),
             Self::KeysUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "keys_unavailable",
                 "Issuer keys unavailable",
             ),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::AuditUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "audit_unavailable",
+                "Audit log unavailable",
+            ),
             Self::EngineTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "engine_timeout",
@@ -301,9 +309,6 @@ impl Problem {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
             Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
-            Self::HeaderTooLarge => {
-                "The request's path and headers are larger than the engine accepts.".into()
-            }
             Self::Internal | Self::Misconfigured(_) => {
                 "The gateway made a mistake. Its log has the request id.".into()
             }
@@ -314,10 +319,16 @@ impl Problem {
             Self::EngineRejectedCredentials => {
                 "The process engine refused the gateway's own account. Tell its operator; a new token does not help.".into()
             }
+            Self::ModelUnavailable => {
+                "The process engine did not show the model, so nothing was started or written. Try again later.".into()
+            }
             Self::KeysUnavailable => {
                 "The keys to check the token with cannot be had yet. Try again in some seconds.".into()
             }
             Self::Overloaded => "Too many requests are in flight. Try again in some seconds.".into(),
+            Self::AuditUnavailable => {
+                "The request could not be recorded for the audit, so it was not carried out. Try again later.".into()
+            }
             Self::EngineTimeout => "The process engine did not answer in time.".into(),
         }
     }
@@ -341,7 +352,7 @@ impl Problem {
     /// After how many seconds it makes sense to try again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
-        if matches!(self, Self::KeysUnavailable) {
+        if matches!(self, Self::KeysUnavailable | Self::AuditUnavailable) {
             Some(5)
         } else if matches!(self, Self::Overloaded) {
             Some(1)
@@ -389,5 +400,95 @@ impl From<std::convert::Infallible> for Problem {
 impl From<crate::splice::SpliceError> for Problem {
     fn from(error: crate::splice::SpliceError) -> Self {
         Self::BodyInvalid(format!("The body was refused: {error}.").into_boxed_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The match makes the compiler ask for a new one, which the list below then needs too.
+    fn every() -> Vec<Problem> {
+        let all = vec![
+            Problem::BadPath(""),
+            Problem::BadRequest(""),
+            Problem::TwoCredentials,
+            Problem::BodyInvalid("".into()),
+            Problem::TokenMissing,
+            Problem::TokenInvalid(""),
+            Problem::TokenExpired,
+            Problem::denied("", ""),
+            Problem::ProtectedVariable("".into()),
+            Problem::CannotAttribute(""),
+            Problem::NotFound,
+            Problem::MethodNotAllowed("".into()),
+            Problem::RequestTimeout,
+            Problem::BodyTooLarge(0),
+            Problem::UnsupportedMediaType(""),
+            Problem::Internal,
+            Problem::Misconfigured(""),
+            Problem::EngineUnreachable,
+            Problem::EngineBadAnswer,
+            Problem::EngineRejectedCredentials,
+            Problem::ModelUnavailable,
+            Problem::KeysUnavailable,
+            Problem::Overloaded,
+            Problem::AuditUnavailable,
+            Problem::EngineTimeout,
+        ];
+        for problem in &all {
+            match problem {
+                Problem::BadPath(_)
+                | Problem::BadRequest(_)
+                | Problem::TwoCredentials
+                | Problem::BodyInvalid(_)
+                | Problem::TokenMissing
+                | Problem::TokenInvalid(_)
+                | Problem::TokenExpired
+                | Problem::AccessDenied(_)
+                | Problem::ProtectedVariable(_)
+                | Problem::CannotAttribute(_)
+                | Problem::NotFound
+                | Problem::MethodNotAllowed(_)
+                | Problem::RequestTimeout
+                | Problem::BodyTooLarge(_)
+                | Problem::UnsupportedMediaType(_)
+                | Problem::Internal
+                | Problem::Misconfigured(_)
+                | Problem::EngineUnreachable
+                | Problem::EngineBadAnswer
+                | Problem::EngineRejectedCredentials
+                | Problem::ModelUnavailable
+                | Problem::KeysUnavailable
+                | Problem::Overloaded
+                | Problem::AuditUnavailable
+                | Problem::EngineTimeout => {}
+                Problem::ClientGone => panic!("never sent"),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_documented_codes_are_those_there_are() {
+        let known: Vec<_> = every()
+            .iter()
+            .map(|problem| {
+                (
+                    problem.code().to_owned(),
+                    problem.status().as_u16().to_string(),
+                )
+            })
+            .collect();
+        let document = include_str!("../docs/errors.md");
+        let documented: Vec<_> = document
+            .lines()
+            .filter_map(|line| {
+                let (code, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+                let (status, _) = rest.split_once(" | ")?;
+                Some((code.to_owned(), status.to_owned()))
+            })
+            .collect();
+        assert_eq!(documented, known);
     }
 }

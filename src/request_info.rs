@@ -7,6 +7,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::identity::Identity;
+use crate::model::Believed;
 use crate::operation::Operation;
 
 /// The address of the peer that holds the connection; put into the extensions by the server.
@@ -49,8 +50,14 @@ struct Fields {
     operation: OnceLock<&'static Operation>,
     route: OnceLock<&'static str>,
     profile: OnceLock<Arc<str>>,
+    rule: OnceLock<usize>,
     subject: OnceLock<Identity>,
     code: OnceLock<&'static str>,
+    believed: OnceLock<Believed>,
+    model_changed: OnceLock<()>,
+    business_key: OnceLock<String>,
+    event: OnceLock<String>,
+    reason: OnceLock<String>,
 }
 
 macro_rules! finding {
@@ -82,11 +89,35 @@ impl Findings {
         profile, note_profile, Arc<str>
     }
     finding! {
+        /// The place of the access rule that chose the profile, from 0; none for the default.
+        rule, note_rule, usize
+    }
+    finding! {
         /// The caller.
         subject, note_subject, Identity
     }
     finding! {
+        /// The definition whose model was asked for before a start.
+        believed, note_believed, Believed
+    }
+    finding! {
+        /// That the engine started another definition than that.
+        model_changed, note_model_changed, ()
+    }
+    finding! {
         /// The code of the problem that the gateway answered with.
         code, note_code, &'static str
+    }
+    finding! {
+        /// The `businessKey` in the body, at most [`MAX_TEXT_CHARS`](crate::audit::MAX_TEXT_CHARS) long.
+        business_key, note_business_key, String
+    }
+    finding! {
+        /// The name of the message or signal in the body, as long at most.
+        event, note_event, String
+    }
+    finding! {
+        /// Why the caller does it, where the engine has no place for that; as long at most.
+        reason, note_reason, String
     }
 }

@@ -6,8 +6,11 @@
 //! 1. The payload is one JSON object without a duplicate member, at any depth (RFC 7519 §4).
 //! 2. `iss` is there and exactly the issuer's (RFC 7519 §4.1.1).
 //! 3. `aud`, if there, is a string or an array of strings; with a configured audience it is there and has one
-//!    of those (§4.1.3). With configured authorized parties `azp` is there and one of them.
-//! 4. `exp` is there; it, `nbf` and `iat` are numbers not below 0 (§2 `NumericDate`). With the leeway `l`:
+//!    of those (§4.1.3). With configured authorized parties the client is named and one of them.
+//! 4. It is an access token: nothing in it says that it is an ID, refresh or logout token, a security event
+//!    (RFC 8725 §3.12) or bound to a key (`cnf`, RFC 7800) that a bearer does not show; and it is marked as one
+//!    where the issuer marks them, by `at+jwt` (RFC 9068 §4) or as its [`Preset`] knows.
+//! 5. `exp` is there; it, `nbf` and `iat` are numbers not below 0 (§2 `NumericDate`). With the leeway `l`:
 //!    `nbf` ≤ now + l, `iat` ≤ now + l, now < `exp` + l.
 //!
 //! Time is looked at last, so [`TokenError::Expired`] is said of a token that was good.
@@ -22,6 +25,7 @@ use serde_json::{Map, Value};
 use crate::identity::Identity;
 use crate::problem::Problem;
 
+mod algorithm;
 pub mod claims;
 pub mod issuer;
 mod json;
@@ -31,14 +35,16 @@ pub mod keys;
 pub mod refresh;
 pub(crate) mod verifier;
 
+pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::ClaimPaths;
+use issuer::Access;
 pub use issuer::{Issuer, IssuerError, IssuerRules, Preset};
 pub use json::NotStrict;
-pub use jws::{Algorithm, Jws};
+pub use jws::Jws;
 pub use keys::{KeySet, KeySetError};
 #[cfg(feature = "fetch")]
 pub use refresh::{KeySource, Keys, KeysStatus, RefreshSettings};
-pub use verifier::{IssuerKeys, TwoIssuers, Verifier};
+pub use verifier::{IssuerKeys, Verifier, VerifierError};
 
 /// The longest token that is read, in bytes. The engine's own limit for all headers together is 8 KiB.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -158,12 +164,14 @@ pub fn verify(
         return Err(TokenError::IssuerUnknown);
     }
     check_audience(claims.get("aud"), &rules.audience)?;
+    let client = client(&claims, rules.preset);
     if !rules.authorized_parties.is_empty() {
-        let party = text(&claims, "azp")?;
+        let party = text(&claims, client.map_or("azp", |(claim, _)| claim))?;
         if !rules.authorized_parties.iter().any(|known| known == party) {
             return Err(TokenError::AuthorizedParty);
         }
     }
+    check_purpose(&claims, token.jws.is_access_token(), rules.preset)?;
     let expires = check_times(&claims, now, rules.leeway)?;
     Ok(VerifiedToken(Arc::new(Verified {
         issuer: issuer.clone(),
@@ -172,6 +180,56 @@ pub fn verify(
         identity: OnceLock::new(),
     })))
 }
+
+/// The claim that names the client that asked for the token.
+fn client(claims: &Map<String, Value>, preset: Preset) -> Option<(&'static str, &Value)> {
+    let mut names = preset.client_claims().iter();
+    names.find_map(|name| claims.get(*name).map(|value| (*name, value)))
+}
+
+/// Refuses what is no access token for a bearer.
+fn check_purpose(
+    claims: &Map<String, Value>,
+    marked: bool,
+    preset: Preset,
+) -> Result<(), TokenError> {
+    let refuse = |claim, expected| Err(TokenError::Purpose { claim, expected });
+    // Said by Keycloak and Cognito, which an issuer of any preset may be in truth.
+    if let Some(Value::String(typ)) = claims.get("typ")
+        && OTHER_PURPOSES.contains(&typ.as_str())
+    {
+        return refuse("typ", "that of an access token");
+    }
+    if claims.get("token_use").is_some_and(|used| used != "access") {
+        return refuse("token_use", "\"access\"");
+    }
+    // Logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4) and other security events (RFC 8417 §2.2).
+    if claims.contains_key("events") {
+        return refuse("events", "absent");
+    }
+    // RFC 9449 §6.1 and RFC 8705 §3.1: stolen, such a token must be worth nothing.
+    if claims.contains_key("cnf") {
+        return Err(TokenError::Bound);
+    }
+    if marked {
+        return Ok(());
+    }
+    match preset.access() {
+        Access::Says(claim, value) if claims.get(claim).is_none_or(|said| said != value) => {
+            refuse(claim, value)
+        }
+        Access::NamesClient if client(claims, preset).is_none() => refuse(
+            preset.client_claims().first().copied().unwrap_or("azp"),
+            "there",
+        ),
+        Access::HasNoHash if claims.contains_key("at_hash") => refuse("at_hash", "absent"),
+        Access::HasNoHash if claims.contains_key("c_hash") => refuse("c_hash", "absent"),
+        Access::Says(..) | Access::NamesClient | Access::HasNoHash | Access::Unmarked => Ok(()),
+    }
+}
+
+/// What Keycloak writes into the claim `typ` of tokens that are not for a service.
+const OTHER_PURPOSES: [&str; 4] = ["ID", "Refresh", "Offline", "Logout"];
 
 fn text<'a>(claims: &'a Map<String, Value>, claim: &'static str) -> Result<&'a str, TokenError> {
     claims
@@ -387,9 +445,20 @@ pub enum TokenError {
     /// `aud` has none of the configured.
     #[error("claim \"aud\" has none of the configured audiences")]
     Audience,
-    /// `azp` is none of the configured.
-    #[error("claim \"azp\" is none of the configured authorized parties")]
+    /// The client that it was made for is none of the configured.
+    #[error("the client that the token names is none of the configured authorized parties")]
     AuthorizedParty,
+    /// It is no access token.
+    #[error("it is no access token: claim \"{claim}\" is not {expected}")]
+    Purpose {
+        /// By which claim.
+        claim: &'static str,
+        /// What that is in an access token.
+        expected: &'static str,
+    },
+    /// It is bound to a key, by `cnf`.
+    #[error("claim \"cnf\" binds the token to a key, which a bearer does not show")]
+    Bound,
     /// `nbf` or `iat` is in the future.
     #[error("claim \"{claim}\" is {} s in the future", .ahead.as_secs())]
     NotYet {
@@ -433,6 +502,8 @@ impl From<TokenError> for Problem {
             TokenError::Claim { .. } => "a claim is not of the type that it must have",
             TokenError::Audience => "it is meant for another audience",
             TokenError::AuthorizedParty => "it was made for a party that is not accepted here",
+            TokenError::Purpose { .. } => "it is not an access token",
+            TokenError::Bound => "it is bound to a key that a bearer does not show",
             TokenError::NotYet { .. } => "it is not valid yet",
             TokenError::Caller(_) => "it does not say by a usable id who the caller is",
         })

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
-    Access, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer, Rule,
-    Server, UNSET_ISSUER,
+    Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
+    Rule, Server, UNSET_ISSUER,
 };
 use crate::access::Builtin;
 use crate::operation::Catalogue;
@@ -270,12 +270,7 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
     ] {
         findings.extend(no_empty_text(&key(name), list));
     }
-    if issuer.algorithms.is_empty() {
-        findings.push(
-            Finding::said(&key("algorithms"), format!("`{table}.algorithms` is empty"))
-                .with_label("expected at least one"),
-        );
-    }
+    algorithms(table, issuer, findings);
     if issuer.id_prefix.chars().any(char::is_control) || issuer.id_prefix.len() > 100 {
         findings.push(Finding::expected(
             &key("id_prefix"),
@@ -311,6 +306,98 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
     ];
     for (name, list) in lists {
         findings.extend(no_empty_text(&key(&format!("claims.{name}")), list));
+    }
+}
+
+/// What the algorithms are, and whether there is a secret where one is needed.
+fn algorithms(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
+    let key = |name: &str| format!("{table}.{name}");
+    let all = &issuer.algorithms;
+    if all.is_empty() {
+        findings.push(
+            Finding::said(&key("algorithms"), format!("`{table}.algorithms` is empty"))
+                .with_label("expected at least one"),
+        );
+    }
+    for (index, algorithm) in all.iter().enumerate() {
+        if all.iter().take(index).any(|earlier| earlier == algorithm) {
+            let key = key(&format!("algorithms.{index}"));
+            findings.push(Finding::expected(
+                &key,
+                algorithm.as_str(),
+                "each algorithm once",
+            ));
+        }
+    }
+    let symmetric = || all.iter().filter(|algorithm| algorithm.is_symmetric());
+    if symmetric().count() > 0 && symmetric().count() < all.len() {
+        let title = format!(
+            "`{table}.algorithms` mixes HS256, HS384 or HS512 with algorithms of public keys"
+        );
+        findings.push(
+            Finding::said(&key("algorithms"), title)
+                .with_label("expected one kind")
+                .with_hint("name only what the issuer signs with"),
+        );
+    }
+    secret(table, issuer, symmetric().copied().collect(), findings);
+}
+
+fn secret(table: &str, issuer: &Issuer, symmetric: Vec<Algorithm>, findings: &mut Vec<Finding>) {
+    let key = |name: &str| format!("{table}.{name}");
+    let secret = issuer.hs_secret.expose();
+    if secret.is_empty() {
+        if let Some(algorithm) = symmetric.first() {
+            let title =
+                format!("`{table}.algorithms` has {algorithm}, and `{table}.hs_secret` is missing");
+            findings.push(
+                Finding::said(&key("algorithms"), title)
+                    .with_label("needs a secret")
+                    .with_hint("set `hs_secret` or `hs_secret_file`"),
+            );
+        }
+        return;
+    }
+    if symmetric.is_empty() {
+        let title = format!(
+            "`{table}.hs_secret` is set, and `{table}.algorithms` has none that uses a secret"
+        );
+        findings.push(
+            Finding::said(&key("hs_secret"), title)
+                .with_hint("set `algorithms` to HS256, HS384 or HS512, or remove the secret"),
+        );
+    }
+    for algorithm in symmetric {
+        let needed = algorithm.min_secret_bytes().unwrap_or_default();
+        if secret.len() < needed {
+            let title = format!("`{table}.hs_secret` is too short for {algorithm}");
+            findings.push(
+                Finding::said(&key("hs_secret"), title)
+                    .with_label(format!("expected at least {needed} bytes"))
+                    .with_hint("a shorter one can be guessed (RFC 7518 §3.2)"),
+            );
+        }
+    }
+    // Whoever has the public key could make tokens.
+    if secret.contains("-----BEGIN") {
+        findings.push(
+            Finding::said(
+                &key("hs_secret"),
+                format!("`{table}.hs_secret` is a PEM text, which is no secret"),
+            )
+            .with_hint("give public keys as `public_key_file`"),
+        );
+    }
+    let others = [
+        ("jwks_url", issuer.jwks_url.is_some()),
+        (
+            "public_key_file",
+            !issuer.public_key_file.as_os_str().is_empty(),
+        ),
+    ];
+    for (other, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
+        let title = format!("`{table}.hs_secret` and `{table}.{other}` are both set");
+        findings.push(Finding::said(&key(other), title).with_label("expected one of the two"));
     }
 }
 

@@ -2,22 +2,26 @@
 //!
 //! It recurses as deep as the catalogue's places are, never as deep as the body is.
 
-use super::{Names, Rules, Treatment};
+use super::{Rules, Treatment};
 use crate::access::Access;
+use crate::audit::cut;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Guarded, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 use crate::splice::{Fate, Kind, Reader, SpliceError};
 
 /// All that a pass needs to know.
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a> {
     pub(super) rules: Rules,
-    pub(super) names: &'a Names,
+    pub(super) is_protected: &'a dyn Fn(&str) -> bool,
     pub(super) identity: &'a Identity,
     pub(super) access: &'a Access,
     /// The members to write, as JSON; empty where nothing is written.
     pub(super) written: &'a str,
+    /// Where what the audit log wants to know of the body is noted.
+    pub(super) findings: Option<&'a Findings>,
 }
 
 /// A place of the catalogue, and how many steps of the way to it have been gone.
@@ -92,6 +96,12 @@ impl Walk<'_> {
             if to_write == Some(name) {
                 to_write = None;
             }
+            if let Some(note) = self.notes(name)
+                && reader.kind()? == Kind::String
+            {
+                note(cut(&reader.str()?));
+                return Ok(Fate::Keep);
+            }
             self.member(reader, name, &places)?;
             Ok(Fate::Keep)
         })?;
@@ -102,6 +112,17 @@ impl Walk<'_> {
             reader.append(top, &format!(r#""{member}":{{{}}}"#, self.written));
         }
         Ok(())
+    }
+
+    /// How a member of the top level is noted for the audit log, if it is.
+    fn notes(&self, name: &str) -> Option<impl FnOnce(String)> {
+        let findings = self.findings?;
+        let note = match (name, self.rules.operation.id) {
+            ("businessKey", _) => Findings::note_business_key,
+            ("messageName", "deliverMessage") | ("name", "throwSignal") => Findings::note_event,
+            _ => return None,
+        };
+        Some(move |text| note(findings, text))
     }
 
     /// Reads the value of a member of an object that lies on the way to `places`.
@@ -236,7 +257,7 @@ impl Walk<'_> {
     }
 
     fn protects(&self, name: &str) -> bool {
-        self.rules.treatment != Treatment::Leave && self.names.contains(name)
+        self.rules.treatment != Treatment::Leave && (self.is_protected)(name)
     }
 
     fn refuse_protected(&self, name: &str) -> Result<(), Refusal> {

@@ -78,7 +78,7 @@ fn run_as(
         Plan::Pass => Ok(None),
         Plan::Refuse(problem) => Err(problem),
         Plan::Rewrite(rules) => Ok(rules
-            .apply(settings, identity, access, body)?
+            .apply(settings, identity, access, &[], None, body)?
             .map(|body| String::from_utf8(body).unwrap())),
     }
 }
@@ -1136,4 +1136,73 @@ fn mutated_bodies_are_refused_or_ours() {
         refused > 1000 && sent > 1000,
         "{refused} refused, {sent} sent"
     );
+}
+
+#[test]
+fn business_keys_and_the_names_of_messages_and_signals_are_noted_and_nothing_else() {
+    let long = "ü".repeat(300);
+    let start = ("POST", "/process-definition/key/order/start");
+    for (request, body, key, event) in [
+        (
+            start,
+            r#"{"businessKey":"b-\u0031"}"#.to_owned(),
+            Some("b-1".to_owned()),
+            None,
+        ),
+        (
+            start,
+            format!(r#"{{"businessKey":"{long}"}}"#),
+            Some("ü".repeat(255)),
+            None,
+        ),
+        (
+            start,
+            r#"{"businessKey":null,"name":"n","messageName":"m"}"#.to_owned(),
+            None,
+            None,
+        ),
+        (start, r#"{"businessKey":{"x":1}}"#.to_owned(), None, None),
+        (
+            start,
+            r#"{"variables":{"businessKey":{"value":"v"}}}"#.to_owned(),
+            None,
+            None,
+        ),
+        (
+            ("POST", "/message"),
+            r#"{"name":"n","messageName":"m","businessKey":"b"}"#.to_owned(),
+            Some("b".to_owned()),
+            Some("m".to_owned()),
+        ),
+        (
+            ("POST", "/signal"),
+            r#"{"name":"s","messageName":"m"}"#.to_owned(),
+            None,
+            Some("s".to_owned()),
+        ),
+        (
+            ("POST", "/filter/create"),
+            r#"{"name":"n"}"#.to_owned(),
+            None,
+            None,
+        ),
+    ] {
+        let settings = Settings::default();
+        let Plan::Rewrite(rules) = plan(&settings, &matched(request)) else {
+            panic!("{request:?} is not read");
+        };
+        let findings = Findings::default();
+        rules
+            .apply(
+                &settings,
+                &alice(),
+                &admin(),
+                &[],
+                Some(&findings),
+                body.as_bytes(),
+            )
+            .unwrap();
+        assert_eq!(findings.business_key(), key.as_ref(), "{body}");
+        assert_eq!(findings.event(), event.as_ref(), "{body}");
+    }
 }

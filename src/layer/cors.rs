@@ -61,7 +61,10 @@ impl CorsLayer {
     pub fn new(origins: CorsOrigins, credentials: bool) -> Self {
         let allows_none = matches!(&origins, CorsOrigins::List(list) if list.is_empty());
         let origins = match origins {
-            CorsOrigins::List(list) => AllowOrigin::list(list),
+            // Not `AllowOrigin::list`, which is copied with every clone of the stack.
+            CorsOrigins::List(list) => {
+                AllowOrigin::predicate(move |origin, _| list.contains(origin))
+            }
             CorsOrigins::Any => AllowOrigin::mirror_request(),
         };
         let cors = cors::CorsLayer::new()
@@ -75,13 +78,12 @@ impl CorsLayer {
     }
 }
 
-impl<S: Clone> Layer<S> for CorsLayer {
+impl<S> Layer<S> for CorsLayer {
     type Service = Cors<S>;
 
     fn layer(&self, inner: S) -> Cors<S> {
         Cors {
-            marked: self.cors.layer(inner.clone()),
-            inner,
+            marked: self.cors.layer(inner),
             allows_none: self.allows_none,
         }
     }
@@ -91,7 +93,6 @@ impl<S: Clone> Layer<S> for CorsLayer {
 #[derive(Debug, Clone)]
 pub struct Cors<S> {
     marked: cors::Cors<S>,
-    inner: S,
     allows_none: bool,
 }
 
@@ -105,9 +106,6 @@ where
     type Future = CorsFuture<<cors::Cors<S> as Service<Request<B>>>::Future, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if self.inner.poll_ready(cx)?.is_pending() {
-            return Poll::Pending;
-        }
         self.marked.poll_ready(cx)
     }
 
@@ -121,7 +119,7 @@ where
         if ordinary && !preflight {
             CorsFuture {
                 state: CorsState::Plain {
-                    future: self.inner.call(request),
+                    future: self.marked.get_mut().call(request),
                 },
             }
         } else {

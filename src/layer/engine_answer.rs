@@ -10,6 +10,7 @@
 //!
 //! Stands above the path rewrite, as it must know the public prefix.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,10 +33,11 @@ use tower::{Layer, Service};
 use super::engine_headers::remove_hop_by_hop;
 use crate::body::{Body, BoxError};
 use crate::forwarded::{Origin, TrustedProxies};
+use crate::model::Models;
 use crate::operation::{Matched, Response as Answer};
 use crate::path::strip_prefix;
 use crate::problem::Problem;
-use crate::request_info::{Peer, RequestInfo};
+use crate::request_info::{Findings, Peer, RequestInfo};
 
 /// Answers with links are looked into up to this size; longer ones pass as they are.
 pub const MAX_LINKS_BYTES: usize = 64 * 1024;
@@ -58,7 +60,10 @@ pub const MAX_LINKS_BYTES: usize = 64 * 1024;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct EngineAnswerLayer(Arc<Addresses>);
+pub struct EngineAnswerLayer {
+    addresses: Arc<Addresses>,
+    models: Option<Models>,
+}
 
 #[derive(Debug)]
 struct Addresses {
@@ -78,12 +83,22 @@ impl EngineAnswerLayer {
         public_url: Option<String>,
         trusted: TrustedProxies,
     ) -> Self {
-        Self(Arc::new(Addresses {
+        let addresses = Arc::new(Addresses {
             prefixes,
             engine_path: engine_path.trim_end_matches('/').to_owned(),
             public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
             trusted,
-        }))
+        });
+        Self {
+            addresses,
+            models: None,
+        }
+    }
+
+    /// Tells these models when the engine started another definition than they believed.
+    #[must_use]
+    pub fn with_models(self, models: Option<Models>) -> Self {
+        Self { models, ..self }
     }
 }
 
@@ -92,7 +107,8 @@ impl<S> Layer<S> for EngineAnswerLayer {
 
     fn layer(&self, inner: S) -> EngineAnswer<S> {
         EngineAnswer {
-            addresses: self.0.clone(),
+            addresses: self.addresses.clone(),
+            models: self.models.clone(),
             inner,
         }
     }
@@ -102,6 +118,7 @@ impl<S> Layer<S> for EngineAnswerLayer {
 #[derive(Debug, Clone)]
 pub struct EngineAnswer<S> {
     addresses: Arc<Addresses>,
+    models: Option<Models>,
     inner: S,
 }
 
@@ -139,11 +156,15 @@ where
             prefix: self.addresses.prefix_of(request.uri().path()),
             addresses: self.addresses.clone(),
         };
+        let believing = self
+            .models
+            .clone()
+            .zip(request.extensions().get::<Findings>().cloned());
         let answer = self.inner.call(request);
         if has_links {
             let future = Box::pin(async move {
                 let answer = clean(answer.await.map_err(Into::into)?, &links)?;
-                links.in_body(answer).await
+                links.in_body(answer, believing).await
             });
             return Answered {
                 state: AnsweredState::Links { future },
@@ -247,12 +268,19 @@ impl Links {
         if let Some(base) = &self.addresses.public_url {
             return Some([base, prefix.as_str(), rest].concat());
         }
-        let host = self.origin.plain_host()?;
+        // Who named no host gets a reference without one (RFC 3986 §4.2), never the engine's.
+        let Some(host) = self.origin.plain_host() else {
+            return Some([prefix.as_str(), rest].concat());
+        };
         Some([self.origin.proto, "://", host, prefix, rest].concat())
     }
 
     /// Collects a JSON answer up to the bound and changes its `links[].href`; every other byte stays.
-    async fn in_body(&self, answer: Response<Body>) -> Result<Response<Body>, Problem> {
+    async fn in_body(
+        &self,
+        answer: Response<Body>,
+        believing: Option<(Models, Findings)>,
+    ) -> Result<Response<Body>, Problem> {
         let (mut head, mut body) = answer.into_parts();
         if body.size_hint().lower() > MAX_LINKS_BYTES as u64 || body.is_end_stream() {
             return Ok(Response::from_parts(head, body));
@@ -278,6 +306,9 @@ impl Links {
                 };
                 return Ok(Response::from_parts(head, Body::stream(whole)));
             }
+        }
+        if let Some((models, findings)) = believing {
+            compare(&models, &findings, &collected).await;
         }
         let bytes = self
             .in_json(&collected)
@@ -321,6 +352,24 @@ impl Links {
         }
         changed.extend_from_slice(json.get(rest..)?);
         Some(changed)
+    }
+}
+
+/// Whether the engine started the definition whose model was asked for.
+async fn compare(models: &Models, findings: &Findings, answer: &[u8]) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Started<'a> {
+        #[serde(borrow)]
+        definition_id: Cow<'a, str>,
+    }
+    if let (Some(believed), Ok(started)) = (
+        findings.believed(),
+        serde_json::from_slice::<Started<'_>>(answer),
+    ) && models.started(believed, &started.definition_id).await
+    {
+        findings.note_model_changed(());
+        tracing::warn!("the engine started a newer definition than the model that was asked for");
     }
 }
 
@@ -391,6 +440,16 @@ mod tests {
         headers: &[(&str, &str)],
         body: &'static str,
     ) -> Result<Response<String>, Problem> {
+        asked_by("gate.example", public_url, status, headers, body).await
+    }
+
+    async fn asked_by(
+        host: &str,
+        public_url: Option<&str>,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Result<Response<String>, Problem> {
         let mut answer = Response::builder().status(status);
         for (name, value) in headers {
             answer = answer.header(*name, *value);
@@ -402,7 +461,7 @@ mod tests {
             async { Ok::<_, Problem>(answer) }
         });
         let mut request = Request::post("/api/process-definition/key/order/start")
-            .header("host", "gate.example")
+            .header("host", host)
             .body(())
             .unwrap();
         let matched =
@@ -444,6 +503,19 @@ mod tests {
                 .body()
                 .contains(r#""https://app.example/bpm/api/process-instance/1""#)
         );
+    }
+
+    #[tokio::test]
+    async fn without_a_usable_host_a_link_does_not_name_the_engine() {
+        let body = r#"{"links":[{"href":"http://10.0.0.1:8080/engine-rest/task/1"}]}"#;
+        for host in ["", "a\"b", "u:p@gate.example"] {
+            let answer = asked_by(host, None, 200, &[], body).await.unwrap();
+            assert_eq!(
+                answer.body(),
+                r#"{"links":[{"href":"/api/task/1"}]}"#,
+                "{host}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -93,8 +93,10 @@ use crate::access::Access;
 use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
-use crate::operation::Matched;
+use crate::model::Models;
+use crate::operation::{BodyPath, Match, Matched};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 /// Writes and protects the initiator; see the [module](self).
 #[derive(Debug, Clone)]
@@ -113,6 +115,7 @@ pub struct Initiator<S> {
 struct Shared {
     settings: Settings,
     max_body_bytes: u64,
+    models: Option<Models>,
 }
 
 impl InitiatorLayer {
@@ -123,6 +126,19 @@ impl InitiatorLayer {
             rules: Arc::new(Shared {
                 settings,
                 max_body_bytes,
+                models: None,
+            }),
+        }
+    }
+
+    /// Fills and protects the initiator variables of the process models too, which the engine is asked for.
+    #[must_use]
+    pub fn with_models(self, models: Option<Models>) -> Self {
+        Self {
+            rules: Arc::new(Shared {
+                settings: self.rules.settings.clone(),
+                max_body_bytes: self.rules.max_body_bytes,
+                models,
             }),
         }
     }
@@ -166,7 +182,14 @@ where
         };
         let rules = match plan {
             Plan::Pass => {
-                return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
+                let Some((models, matched)) = self.rules.named_in_path(extensions.get()) else {
+                    return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
+                };
+                let mut inner = self.take_ready();
+                return InitiatorFuture::collecting(Box::pin(async move {
+                    models.protect_name_in_path(&matched).await?;
+                    inner.call(request).await.map_err(Into::into)
+                }));
             }
             Plan::Refuse(problem) => return InitiatorFuture::rejected(problem),
             Plan::Rewrite(rules) => rules,
@@ -184,13 +207,46 @@ where
         }
         let caller = Caller { identity, access };
         let shared = Arc::clone(&self.rules);
-        // The service that is ready is the one to call; its clone need not be.
-        let unready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, unready);
+        let mut inner = self.take_ready();
         InitiatorFuture::collecting(Box::pin(async move {
             let request = rewrite(request, rules, &caller, &shared).await?;
             inner.call(request).await.map_err(Into::into)
         }))
+    }
+}
+
+impl<S: Clone> Initiator<S> {
+    /// The service that is ready is the one to call; its clone need not be.
+    fn take_ready(&mut self) -> S {
+        let unready = self.inner.clone();
+        std::mem::replace(&mut self.inner, unready)
+    }
+}
+
+impl Shared {
+    /// What to ask where the path names a variable that some model uses for its initiator.
+    fn named_in_path(&self, matched: Option<&Matched>) -> Option<(Models, Match)> {
+        let (Some(models), Some(Matched::Operation(matched))) = (&self.models, matched) else {
+            return None;
+        };
+        let name = matched.param("varName")?;
+        let writes = matched.operation.body_paths.contains(&BodyPath::Segment);
+        (writes && self.settings.protect_later_writes && models.knows(name))
+            .then(|| (models.clone(), matched.clone()))
+    }
+}
+
+impl Models {
+    /// Refuses a path whose variable is the initiator of the model that the request is about.
+    async fn protect_name_in_path(&self, matched: &Match) -> Result<(), Problem> {
+        let Some(name) = matched.param("varName") else {
+            return Ok(());
+        };
+        let protected = self.protected(matched, &[], vec![name.into()]).await?;
+        if protected.names.iter().any(|known| **known == *name) {
+            return Err(Problem::ProtectedVariable(name.into()));
+        }
+        Ok(())
     }
 }
 
@@ -216,14 +272,47 @@ where
     if !received.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
         return Err(Problem::UnsupportedMediaType(NOT_JSON));
     }
-    let body = rules
-        .apply(
+    let apply = |model: &[Box<str>]| {
+        rules.apply(
             &shared.settings,
             &caller.identity,
             &caller.access,
+            model,
+            head.extensions.get(),
             &received,
-        )?
-        .map_or(received, Bytes::from);
+        )
+    };
+    // The engine is asked for the model only once everything else has been checked.
+    let mut rewritten = apply(&[])?;
+    if let (Some(models), Some(Matched::Operation(matched))) =
+        (&shared.models, head.extensions.get::<Matched>())
+    {
+        if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
+            models.protect_name_in_path(&matched).await?;
+        }
+        let seen = if models.know_any() {
+            let meant = |name: &str| models.knows(name);
+            rules.names_in(
+                &shared.settings,
+                &caller.identity,
+                &caller.access,
+                meant,
+                &received,
+            )
+        } else {
+            Vec::new()
+        };
+        let protected = models.protected(matched, &received, seen).await?;
+        if !protected.names.is_empty() {
+            rewritten = apply(&protected.names)?;
+        }
+        if let (Some(believed), Some(findings)) =
+            (protected.believed, head.extensions.get::<Findings>())
+        {
+            findings.note_believed(believed);
+        }
+    }
+    let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
     for name in [TRANSFER_ENCODING, CONTENT_ENCODING, TRAILER, EXPECT] {
         head.headers.remove(name);
     }

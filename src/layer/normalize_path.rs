@@ -1,13 +1,15 @@
 //! Normalizes the request's path once; everything after it looks at the result alone.
 //!
 //! Refuses with 400 `bad_path` what gateway and engine could read in two ways; see [`crate::path`]. The
-//! query stays as it came. An absolute-form target loses its scheme and authority, which are no part of
-//! the decision; the `Host` header stays.
+//! query stays as it came. Where the target has an authority (HTTP/2, absolute form), that becomes the one
+//! `Host` (RFC 9113 §8.3.1, RFC 9112 §3.2.2): else the engine would be asked by its own address, which
+//! it then writes into its links.
 
 use std::borrow::Cow;
 
-use http::uri::{Parts, PathAndQuery};
-use http::{Request, Uri};
+use http::header::HOST;
+use http::uri::{Authority, Parts, PathAndQuery};
+use http::{HeaderValue, Request, Uri};
 
 use super::checked::{Check, CheckLayer};
 use crate::path::normalize;
@@ -59,11 +61,21 @@ impl Check for NormalizePath {
             Cow::Borrowed(path) => Some(with_path(path, uri.query())?),
             Cow::Owned(path) => Some(with_path(&path, uri.query())?),
         };
+        let host = uri.authority().and_then(host_of);
         if let Some(uri) = changed {
             *request.uri_mut() = uri;
         }
+        if let Some(host) = host {
+            request.headers_mut().insert(HOST, host);
+        }
         Ok(())
     }
+}
+
+/// The authority without its user information, which no `Host` has.
+fn host_of(authority: &Authority) -> Option<HeaderValue> {
+    let host = authority.as_str().rsplit('@').next()?;
+    HeaderValue::from_str(host).ok()
 }
 
 /// An origin-form target of this path and query.
@@ -93,6 +105,25 @@ mod tests {
             let mut request = Request::get(target).body(()).unwrap();
             NormalizePath(()).check(&mut request).unwrap();
             assert_eq!(request.uri().to_string(), want);
+        }
+    }
+
+    #[test]
+    fn the_authority_of_the_target_is_the_one_host() {
+        for (target, want) in [
+            ("http://gate.example:8000/api/task", "gate.example:8000"),
+            ("http://u:p@gate.example/api/task", "gate.example"),
+            ("/api/task", "first.example, second.example"),
+        ] {
+            let mut request = Request::get(target)
+                .header("host", "first.example")
+                .header("host", "second.example")
+                .body(())
+                .unwrap();
+            NormalizePath(()).check(&mut request).unwrap();
+            let hosts: Vec<_> = request.headers().get_all(HOST).iter().collect();
+            let hosts: Vec<_> = hosts.iter().map(|host| host.to_str().unwrap()).collect();
+            assert_eq!(hosts.join(", "), want, "{target}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::access::{AccessRules, Builtin, Profile, When};
+use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
@@ -13,8 +14,9 @@ use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
-use crate::token::{ClaimPaths, Issuer, IssuerRules, Verifier};
+use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
 use super::Limits;
 
@@ -22,22 +24,27 @@ impl Resources {
     /// Takes them from the configuration; the issuers' keys are fetched in the background.
     ///
     /// # Errors
-    /// What is in the configuration cannot be used: a key file, a name of a variable.
+    /// What is in the configuration cannot be used: a key file, a name of a variable, the audit log's file.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, which the background fetches need.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let keys = config.issuers.iter().map(|issuer| {
-            let (rules, source) = issuer.rules_and_keys()?;
+            let (rules, source) = match issuer.rules_and_keys()? {
+                (rules, ConfiguredKeys::Secret(keys)) => return Ok((rules, keys.into())),
+                (rules, ConfiguredKeys::Fetched(source)) => (rules, source),
+            };
             let settings = RefreshSettings {
                 refresh: issuer.jwks_refresh,
                 cooldown: issuer.jwks_cooldown,
                 timeout: issuer.jwks_timeout,
                 stale: issuer.jwks_stale,
             };
-            Ok::<_, BoxError>((rules.clone(), Keys::spawn(rules, source, settings)))
+            let keys = Keys::spawn(rules.clone(), source, settings);
+            Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
+        let issuers = keys.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             prefixes: config
                 .routes
@@ -68,9 +75,19 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: Verifier::new(keys.collect::<Result<Vec<_>, _>>()?)?,
+            verifier: if config.shared_ids {
+                Verifier::with_shared_ids(issuers)?
+            } else {
+                Verifier::new(issuers)?
+            },
             access: Arc::new(access(&config.access)?),
+            audit: audit(config)?,
             initiator: initiator_of(&config.initiator)?,
+            models: config.initiator.model_initiator.then(|| ModelSettings {
+                believed: config.initiator.model_cache,
+                entries: config.initiator.model_entries,
+                names: config.initiator.model_names.clone(),
+            }),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
@@ -167,6 +184,16 @@ fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, 
     Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
 }
 
+/// Opens the audit log.
+fn audit(config: &Config) -> Result<Option<AuditLog>, BoxError> {
+    let open = |target| AuditLog::open(&target, config.server.limits.requests_in_flight);
+    let log = Target::parse(&config.telemetry.audit_log).map(open);
+    log.transpose().map_err(|error| {
+        let target = &config.telemetry.audit_log;
+        format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
+    })
+}
+
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {
     let origins = if cors.origins.iter().any(|origin| origin == "*") {
         CorsOrigins::Any
@@ -203,32 +230,41 @@ fn initiator_of(table: &config::Initiator) -> Result<initiator::Settings, BoxErr
 }
 
 impl config::Issuer {
-    /// What its tokens must say, and where its keys are.
+    /// What its tokens must say, and its keys.
     ///
     /// # Errors
-    /// The rules cannot stand, or no URL of keys can be made of the issuer.
-    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, KeySource), BoxError> {
+    /// The rules cannot stand, the secret is none, or no URL of keys can be made of the issuer.
+    pub(crate) fn rules_and_keys(&self) -> Result<(Issuer, ConfiguredKeys), BoxError> {
         let mut rules = IssuerRules::new(self.preset, self.issuer.as_str());
         rules.audience.clone_from(&self.audience);
         rules
             .authorized_parties
             .clone_from(&self.authorized_parties);
-        rules.algorithms = self
-            .algorithms
-            .iter()
-            .map(|algorithm| algorithm.as_str().parse())
-            .collect::<Result<_, _>>()?;
+        rules.algorithms.clone_from(&self.algorithms);
         rules.leeway = self.leeway;
         rules.id_prefix.clone_from(&self.id_prefix);
         rules.claims = claims(&self.claims, self.preset.claims());
         let issuer = Issuer::new(rules)?;
+        if !self.hs_secret.is_empty() {
+            let secret = self.hs_secret.expose().as_bytes();
+            let keys = KeySet::from_secret(secret, &self.algorithms)?;
+            return Ok((issuer, ConfiguredKeys::Secret(keys)));
+        }
         let source = match (given(&self.public_key_file), &self.jwks_url) {
             (Some(file), _) => KeySource::File(file.to_owned()),
             (None, Some(url)) => KeySource::JwksUrl(url.as_uri().clone()),
             (None, None) => KeySource::of_preset(&issuer)?,
         };
-        Ok((issuer, source))
+        Ok((issuer, ConfiguredKeys::Fetched(source)))
     }
+}
+
+/// The keys of a configured issuer.
+pub(crate) enum ConfiguredKeys {
+    /// Its `hs_secret`: there from the start, and for ever.
+    Secret(KeySet),
+    /// To be had from there.
+    Fetched(KeySource),
 }
 
 /// The configured paths; where they are the defaults, the preset knows better.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::Algorithm;
 use super::claims::{ClaimPaths, MAX_ID_BYTES};
-use super::jws::Algorithm;
 
 /// What a token must say to be this issuer's, and how its claims are read.
 ///
@@ -31,9 +31,9 @@ pub struct IssuerRules {
     pub preset: Preset,
     /// One of these must be in `aud`; empty only where [`Preset::allows_any_audience`].
     pub audience: Vec<String>,
-    /// If not empty, `azp` must be there and be one of these.
+    /// If not empty, the client must be named (`azp`, or as the [`Preset`] names it) and be one of these.
     pub authorized_parties: Vec<String>,
-    /// The algorithms its tokens may use; default RS256.
+    /// The algorithms its tokens may use, all of public keys or all of a shared secret; default RS256.
     pub algorithms: Vec<Algorithm>,
     /// How far the issuer's clock may be from ours; default 5 s, at most [`IssuerRules::MAX_LEEWAY`].
     pub leeway: Duration,
@@ -84,6 +84,9 @@ pub enum IssuerError {
     /// `algorithms` is empty.
     #[error("no algorithm is allowed")]
     NoAlgorithm,
+    /// `algorithms` has both kinds: who can get hold of a public key must never be able to sign with it.
+    #[error("algorithms of public keys and of a shared secret are mixed")]
+    MixedAlgorithms,
     /// `leeway` is over five minutes.
     #[error("the leeway is {0:?}, more than 5 minutes")]
     Leeway(Duration),
@@ -115,6 +118,11 @@ impl Issuer {
         }
         if rules.algorithms.is_empty() {
             return Err(IssuerError::NoAlgorithm);
+        }
+        let mut symmetric = rules.algorithms.iter().map(|one| one.is_symmetric());
+        let first = symmetric.next();
+        if symmetric.any(|next| Some(next) != first) {
+            return Err(IssuerError::MixedAlgorithms);
         }
         if rules.leeway > IssuerRules::MAX_LEEWAY {
             return Err(IssuerError::Leeway(rules.leeway));
@@ -154,33 +162,37 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// A well-known kind of issuer: where its keys are, and what its tokens look like.
+/// A well-known kind of issuer: where its keys are, what its tokens look like, and how its access tokens
+/// are told from its other ones.
+///
+/// A header `typ` of `at+jwt` always tells (RFC 9068 §2.1). Other presets than those that say so below take
+/// any token for the configured audience, as they have no other mark or give only one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// Clerk. Its session tokens have no `aud`; `azp` says which front end.
+    /// Clerk. Its session tokens have no `aud`; `azp` says which front end. Tokens with `at_hash` or `c_hash` are ID tokens, and refused.
     Clerk,
-    /// Auth0. The issuer ends with a slash.
+    /// Auth0. The issuer ends with a slash. Access tokens name the client in `azp` or `client_id`; ID tokens do not, and are refused.
     Auth0,
-    /// Keycloak: `https://host/realms/name`.
+    /// Keycloak: `https://host/realms/name`. Only tokens whose claim `typ` is `Bearer` are accepted: no ID, refresh or offline tokens.
     Keycloak,
-    /// Microsoft Entra ID.
+    /// Microsoft Entra ID. Access tokens name the client in `azp` or `appid`; ID tokens do not, and are refused.
     Entra,
-    /// Amazon Cognito. Its access tokens have no `aud`; its groups are the roles.
+    /// Amazon Cognito. Only tokens whose `token_use` is `access` are accepted. They have no `aud`, and the client is in `client_id`; groups are the roles.
     Cognito,
-    /// ZITADEL. Its roles are an object.
+    /// ZITADEL. Its roles are an object. Tokens with `at_hash` or `c_hash` are ID tokens, and refused.
     Zitadel,
-    /// Supabase: `https://ref.supabase.co/auth/v1`; asymmetric signing keys only, audience `authenticated`.
+    /// Supabase: `https://ref.supabase.co/auth/v1`; audience `authenticated`. Tokens with `at_hash` or `c_hash` are ID tokens, and refused. A project's old JWT secret goes into `hs_secret`.
     Supabase,
-    /// Firebase Authentication: `https://securetoken.google.com/project`, audience the project.
+    /// Firebase Authentication: `https://securetoken.google.com/project`, audience the project. It gives ID tokens only, so these are accepted.
     Firebase,
-    /// Okta, the organization or a custom authorization server.
+    /// Okta, a custom authorization server. Access tokens name the client in `cid`; ID tokens do not, and are refused.
     Okta,
-    /// Google: `https://accounts.google.com`, audience the client id.
+    /// Google: `https://accounts.google.com`, audience the client id. It gives ID tokens only, so these are accepted.
     Google,
-    /// Any other, with a discovery document.
+    /// Any other, with a discovery document. How its access tokens differ from its ID tokens is not known, so the audience must tell them apart.
     #[default]
     Oidc,
 }
@@ -192,6 +204,22 @@ struct Known {
     any_audience: bool,
     /// Roles beside the default ones.
     roles: &'static [&'static str],
+    /// The claims that name the client that asked for the token; the first that is there counts.
+    client: &'static [&'static str],
+    access: Access,
+}
+
+/// How an access token is told from other tokens, where its header does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A claim has this value.
+    Says(&'static str, &'static str),
+    /// It names the client that asked for it.
+    NamesClient,
+    /// It has no hash of another token (`OpenID` Connect Core 1.0 §3.1.3.6, §3.3.2.11).
+    HasNoHash,
+    /// Not at all.
+    Unmarked,
 }
 
 enum KnownKeys {
@@ -225,20 +253,33 @@ impl Preset {
     /// the user's own to write, and must not name an initiator.
     #[rustfmt::skip]
     const fn known(self) -> &'static Known {
+        use Access::{HasNoHash, NamesClient, Says, Unmarked};
         use KnownKeys::{Discovery, Path, Url};
+        // RFC 9068 §2.2 and RFC 8693 §4.3 name it `client_id`, OpenID Connect Core 1.0 §2 `azp`.
+        const CLIENT: &[&str] = &["azp", "client_id"];
         match self {
-            Self::Clerk => &Known { name: "clerk", keys: Path("/.well-known/jwks.json"), any_audience: true, roles: &[] },
-            Self::Auth0 => &Known { name: "auth0", keys: Path("/.well-known/jwks.json"), any_audience: false, roles: &[] },
-            Self::Keycloak => &Known { name: "keycloak", keys: Path("/protocol/openid-connect/certs"), any_audience: false, roles: &[] },
-            Self::Entra => &Known { name: "entra", keys: Discovery, any_audience: false, roles: &[] },
-            Self::Cognito => &Known { name: "cognito", keys: Path("/.well-known/jwks.json"), any_audience: true, roles: &["cognito:groups"] },
-            Self::Zitadel => &Known { name: "zitadel", keys: Discovery, any_audience: false, roles: &["urn:zitadel:iam:org:project:roles"] },
-            Self::Supabase => &Known { name: "supabase", keys: Path("/.well-known/jwks.json"), any_audience: false, roles: &[] },
-            Self::Firebase => &Known { name: "firebase", keys: Url("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"), any_audience: false, roles: &[] },
-            Self::Okta => &Known { name: "okta", keys: Discovery, any_audience: false, roles: &[] },
-            Self::Google => &Known { name: "google", keys: Url("https://www.googleapis.com/oauth2/v3/certs"), any_audience: false, roles: &[] },
-            Self::Oidc => &Known { name: "oidc", keys: Discovery, any_audience: false, roles: &[] },
+            Self::Clerk => &Known { name: "clerk", keys: Path("/.well-known/jwks.json"), any_audience: true, roles: &[], client: CLIENT, access: HasNoHash },
+            Self::Auth0 => &Known { name: "auth0", keys: Path("/.well-known/jwks.json"), any_audience: false, roles: &[], client: CLIENT, access: NamesClient },
+            Self::Keycloak => &Known { name: "keycloak", keys: Path("/protocol/openid-connect/certs"), any_audience: false, roles: &[], client: CLIENT, access: Says("typ", "Bearer") },
+            Self::Entra => &Known { name: "entra", keys: Discovery, any_audience: false, roles: &[], client: &["azp", "appid"], access: NamesClient },
+            Self::Cognito => &Known { name: "cognito", keys: Path("/.well-known/jwks.json"), any_audience: true, roles: &["cognito:groups"], client: &["client_id"], access: Says("token_use", "access") },
+            Self::Zitadel => &Known { name: "zitadel", keys: Discovery, any_audience: false, roles: &["urn:zitadel:iam:org:project:roles"], client: CLIENT, access: HasNoHash },
+            Self::Supabase => &Known { name: "supabase", keys: Path("/.well-known/jwks.json"), any_audience: false, roles: &[], client: CLIENT, access: HasNoHash },
+            Self::Firebase => &Known { name: "firebase", keys: Url("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com"), any_audience: false, roles: &[], client: CLIENT, access: Unmarked },
+            Self::Okta => &Known { name: "okta", keys: Discovery, any_audience: false, roles: &[], client: &["cid"], access: NamesClient },
+            Self::Google => &Known { name: "google", keys: Url("https://www.googleapis.com/oauth2/v3/certs"), any_audience: false, roles: &[], client: CLIENT, access: Unmarked },
+            Self::Oidc => &Known { name: "oidc", keys: Discovery, any_audience: false, roles: &[], client: CLIENT, access: Unmarked },
         }
+    }
+
+    /// The claims that name the client that asked for a token; the first that is there counts.
+    #[must_use]
+    pub fn client_claims(self) -> &'static [&'static str] {
+        self.known().client
+    }
+
+    pub(super) fn access(self) -> Access {
+        self.known().access
     }
 
     /// The name in the configuration.
@@ -329,6 +370,22 @@ mod tests {
             with(|rules| rules.algorithms.clear()),
             Err(IssuerError::NoAlgorithm)
         );
+        for (algorithms, result) in [
+            (
+                [Algorithm::Hs256, Algorithm::Rs256],
+                Err(IssuerError::MixedAlgorithms),
+            ),
+            (
+                [Algorithm::Es512, Algorithm::Hs512],
+                Err(IssuerError::MixedAlgorithms),
+            ),
+            ([Algorithm::Hs256, Algorithm::Hs512], Ok(())),
+            ([Algorithm::Rs256, Algorithm::Ed25519], Ok(())),
+        ] {
+            let mut rules = IssuerRules::new(Preset::Clerk, "https://issuer.example");
+            rules.algorithms = algorithms.to_vec();
+            assert_eq!(Issuer::new(rules).map(drop), result, "{algorithms:?}");
+        }
         assert_eq!(
             with(|rules| rules.leeway = Duration::from_millis(300_001)),
             Err(IssuerError::Leeway(Duration::from_millis(300_001)))
@@ -388,13 +445,5 @@ mod tests {
             assert_eq!(serde_json::to_value(preset).unwrap(), preset.as_str());
         }
         assert_eq!("Clerk".parse::<Preset>(), Err(UnknownPreset));
-    }
-
-    #[test]
-    fn algorithm_names_are_those_of_the_registry() {
-        for algorithm in Algorithm::ALL {
-            assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
-            assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.as_str());
-        }
     }
 }

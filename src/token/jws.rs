@@ -4,136 +4,49 @@
 //!
 //! 1. Exactly three parts, each strict base64url without padding or unused bits (RFC 7515 §2).
 //! 2. The header is one JSON object without a duplicate member (§4).
-//! 3. `crit` is refused: no extension is understood here (§4.1.11). `b64: false` likewise (RFC 7797).
-//! 4. `typ`, if there, is `JWT` or `at+jwt` (RFC 9068 §4), so that no logout or `DPoP` token passes for one.
+//! 3. `crit` is refused: no extension is understood here (§4.1.11). `b64: false` likewise (RFC 7797), and
+//!    `zip`, which a JWS cannot have.
+//! 4. `typ`, if there, is `JWT` or `at+jwt` (RFC 9068 §4), so that no logout or `DPoP` token passes for one;
+//!    `cty`, if there, is not `JWT`: no token is looked for inside a token (RFC 7519 §5.2).
 //! 5. `alg` must be one of the caller's list, and the key must be one for that `alg` (RFC 8725 §3.1).
 //! 6. `jku`, `jwk`, `x5u` and `x5c` are not looked at: a token never brings its own key.
+//!
+//! The header's size is bounded by the token's, its depth by the JSON reader's.
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::algorithm::{Algorithm, UnknownAlgorithm};
 use super::keys::KeySet;
 use super::{BearerToken, TokenError, json};
 
 /// The longest `kid` that is looked up, in bytes.
 pub const MAX_KEY_ID_BYTES: usize = 512;
 
-/// A signature algorithm of RFC 7518 §3.1 or RFC 8037 that a token may use. None is symmetric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "server", derive(schemars::JsonSchema))]
-#[non_exhaustive]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    Rs384,
-    /// RSASSA-PKCS1-v1_5 with SHA-512.
-    Rs512,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// RSASSA-PSS with SHA-384.
-    Ps384,
-    /// RSASSA-PSS with SHA-512.
-    Ps512,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// ECDSA on P-384 with SHA-384.
-    Es384,
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-}
-
-impl Algorithm {
-    /// Every algorithm.
-    pub const ALL: [Self; 9] = [
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::EdDsa,
-    ];
-
-    /// The name in `alg`, which is case-sensitive (RFC 7515 §4.1.1).
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    pub(super) const fn of_library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Self::Rs384 => jsonwebtoken::Algorithm::RS384,
-            Self::Rs512 => jsonwebtoken::Algorithm::RS512,
-            Self::Ps256 => jsonwebtoken::Algorithm::PS256,
-            Self::Ps384 => jsonwebtoken::Algorithm::PS384,
-            Self::Ps512 => jsonwebtoken::Algorithm::PS512,
-            Self::Es256 => jsonwebtoken::Algorithm::ES256,
-            Self::Es384 => jsonwebtoken::Algorithm::ES384,
-            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        }
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The name is not one of [`Algorithm::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown algorithm, expected one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
-)]
-pub struct UnknownAlgorithm;
-
-impl FromStr for Algorithm {
-    type Err = UnknownAlgorithm;
-
-    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == name)
-            .ok_or(UnknownAlgorithm)
-    }
-}
-
 /// A JWS in compact form whose signature was **not** verified yet.
 pub struct Jws<'a> {
     signing_input: &'a str,
-    signature: &'a str,
+    signature: Vec<u8>,
+    header: Header,
+    payload: Vec<u8>,
+}
+
+/// What of a header is looked at.
+struct Header {
     algorithm: Algorithm,
     key_id: Option<String>,
-    payload: Vec<u8>,
+    is_access_token: bool,
 }
 
 /// Shows which key and algorithm the token names, and nothing else of it.
 impl fmt::Debug for Jws<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jws")
-            .field("algorithm", &self.algorithm)
-            .field("key_id", &self.key_id)
+            .field("algorithm", &self.header.algorithm)
+            .field("key_id", &self.header.key_id)
             .finish_non_exhaustive()
     }
 }
@@ -153,14 +66,13 @@ impl<'a> Jws<'a> {
         let (header, payload) = signing_input
             .split_once('.')
             .ok_or(TokenError::Parts(parts))?;
-        let (algorithm, key_id) = read_header(&decode(header, "header")?)?;
+        let header = read_header(&decode(header, "header")?)?;
         let payload = decode(payload, "payload")?;
-        decode(signature, "signature")?;
+        let signature = decode(signature, "signature")?;
         Ok(Self {
             signing_input,
             signature,
-            algorithm,
-            key_id,
+            header,
             payload,
         })
     }
@@ -168,13 +80,19 @@ impl<'a> Jws<'a> {
     /// The header's `alg`.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.header.algorithm
     }
 
     /// The header's `kid`.
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+        self.header.key_id.as_deref()
+    }
+
+    /// Whether the header's `typ` is `at+jwt`: an access token of RFC 9068, and nothing else.
+    #[must_use]
+    pub fn is_access_token(&self) -> bool {
+        self.header.is_access_token
     }
 
     /// The payload, **not verified**.
@@ -188,14 +106,14 @@ impl<'a> Jws<'a> {
     /// # Errors
     /// [`TokenError::AlgorithmNotAllowed`] if `alg` is not in `algorithms`; else as [`KeySet::verify`].
     pub fn verify(&self, algorithms: &[Algorithm], keys: &KeySet) -> Result<(), TokenError> {
-        if !algorithms.contains(&self.algorithm) {
-            return Err(TokenError::AlgorithmNotAllowed(self.algorithm));
+        if !algorithms.contains(&self.header.algorithm) {
+            return Err(TokenError::AlgorithmNotAllowed(self.algorithm()));
         }
         keys.verify(
             self.key_id(),
-            self.algorithm,
+            self.algorithm(),
             self.signing_input.as_bytes(),
-            self.signature,
+            &self.signature,
         )
     }
 }
@@ -206,7 +124,7 @@ fn decode(part: &str, name: &'static str) -> Result<Vec<u8>, TokenError> {
         .map_err(|_| TokenError::Base64 { part: name })
 }
 
-fn read_header(bytes: &[u8]) -> Result<(Algorithm, Option<String>), TokenError> {
+fn read_header(bytes: &[u8]) -> Result<Header, TokenError> {
     let mut header = json::object(bytes).map_err(|source| TokenError::Json {
         part: "header",
         source,
@@ -216,15 +134,24 @@ fn read_header(bytes: &[u8]) -> Result<(Algorithm, Option<String>), TokenError> 
     if header.contains_key("crit") {
         return refuse("crit", "no critical extension");
     }
+    if header.contains_key("zip") {
+        return refuse("zip", "no compression");
+    }
     match header.get("b64") {
         None | Some(Value::Bool(true)) => {}
         Some(_) => return refuse("b64", "true or nothing"),
     }
-    match header.get("typ") {
+    match header.get("cty") {
         None => {}
-        Some(Value::String(typ)) if is_jwt(typ) => {}
-        Some(_) => return refuse("typ", "JWT, at+jwt or nothing"),
+        Some(Value::String(cty)) if !is_media_type(cty, "JWT") => {}
+        Some(_) => return refuse("cty", "no nested token"),
     }
+    let is_access_token = match header.get("typ") {
+        None => false,
+        Some(Value::String(typ)) if is_media_type(typ, "JWT") => false,
+        Some(Value::String(typ)) if is_media_type(typ, "at+jwt") => true,
+        Some(_) => return refuse("typ", "JWT, at+jwt or nothing"),
+    };
     let Some(Value::String(algorithm)) = header.get("alg") else {
         return refuse("alg", "the name of an algorithm");
     };
@@ -236,15 +163,19 @@ fn read_header(bytes: &[u8]) -> Result<(Algorithm, Option<String>), TokenError> 
         Some(Value::String(key_id)) if key_id.len() <= MAX_KEY_ID_BYTES => Some(key_id),
         Some(_) => return refuse("kid", "a string of at most 512 bytes"),
     };
-    Ok((algorithm, key_id))
+    Ok(Header {
+        algorithm,
+        key_id,
+        is_access_token,
+    })
 }
 
-/// `typ` is compared without case, and `application/` may be left out (RFC 7515 §4.1.9).
-fn is_jwt(typ: &str) -> bool {
+/// Media types are compared without case, and `application/` may be left out (RFC 7515 §4.1.9, §4.1.10).
+fn is_media_type(found: &str, short: &str) -> bool {
     const PREFIX: &str = "application/";
-    let short = match typ.split_at_checked(PREFIX.len()) {
+    let found = match found.split_at_checked(PREFIX.len()) {
         Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
-        Some(_) | None => typ,
+        Some(_) | None => found,
     };
-    short.eq_ignore_ascii_case("JWT") || short.eq_ignore_ascii_case("at+jwt")
+    found.eq_ignore_ascii_case(short)
 }

@@ -6,12 +6,14 @@ use testing::*;
 pub(crate) mod testing {
     use std::sync::LazyLock;
 
+    use aws_lc_rs::hmac;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::{KeySize, PublicKeyComponents};
     use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
-        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
-        RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaKeyPair,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+        ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+        RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384,
+        RSA_PSS_SHA512, RsaKeyPair,
     };
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,6 +31,11 @@ pub(crate) mod testing {
         LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
     pub(crate) static P384: LazyLock<EcdsaKeyPair> =
         LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap());
+    pub(crate) static P521: LazyLock<EcdsaKeyPair> =
+        LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap());
+    /// Just long enough for HS512.
+    pub(crate) const SECRET: &[u8; 64] =
+        b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     pub(crate) static ED: LazyLock<Ed25519KeyPair> =
         LazyLock::new(|| Ed25519KeyPair::generate().unwrap());
 
@@ -76,6 +83,10 @@ pub(crate) mod testing {
                 .as_ref()
                 .to_vec()
         };
+        let mac = |hash| {
+            let key = hmac::Key::new(hash, SECRET);
+            hmac::sign(&key, input.as_bytes()).as_ref().to_vec()
+        };
         let signature = match alg {
             Algorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
             Algorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
@@ -85,7 +96,11 @@ pub(crate) mod testing {
             Algorithm::Ps512 => rsa(&RSA_PSS_SHA512),
             Algorithm::Es256 => ec(&P256),
             Algorithm::Es384 => ec(&P384),
-            Algorithm::EdDsa => ED.sign(input.as_bytes()).as_ref().to_vec(),
+            Algorithm::Es512 => ec(&P521),
+            Algorithm::EdDsa | Algorithm::Ed25519 => ED.sign(input.as_bytes()).as_ref().to_vec(),
+            Algorithm::Hs256 => mac(hmac::HMAC_SHA256),
+            Algorithm::Hs384 => mac(hmac::HMAC_SHA384),
+            Algorithm::Hs512 => mac(hmac::HMAC_SHA512),
         };
         format!("{input}.{}", base64url(signature))
     }
@@ -252,6 +267,11 @@ fn header_members_are_what_they_must_be() {
         r#"{"alg":"RS256","kid":"one","crit":["exp"],"exp":1}"#,
         r#"{"alg":"RS256","kid":"one","crit":[]}"#,
         r#"{"alg":"RS256","kid":"one","crit":null}"#,
+        r#"{"alg":"RS256","kid":"one","zip":"DEF"}"#,
+        r#"{"alg":"RS256","kid":"one","zip":null}"#,
+        r#"{"alg":"RS256","kid":"one","cty":"JWT"}"#,
+        r#"{"alg":"RS256","kid":"one","cty":"application/jwt"}"#,
+        r#"{"alg":"RS256","kid":"one","cty":null}"#,
         r#"{"alg":"RS256","kid":"one","b64":false}"#,
         r#"{"alg":"RS256","kid":"one","b64":null}"#,
         r#"{"alg":"RS256","kid":"one","typ":"logout+jwt"}"#,
@@ -287,7 +307,7 @@ fn header_members_are_what_they_must_be() {
         );
     }
     for alg in [
-        "none", "None", "NONE", "rs256", "HS256", "ES512", "RS1", "", "RS256 ",
+        "none", "None", "NONE", "nOnE", "rs256", "ES256K", "Ed448", "RS1", "", "RS256 ",
     ] {
         let error = with_header(&format!(r#"{{"alg":"{alg}","kid":"one"}}"#)).unwrap_err();
         assert_eq!(error, TokenError::AlgorithmUnknown, "{alg}");
@@ -300,6 +320,7 @@ fn header_members_are_what_they_must_be() {
         r#"{"alg":"RS256","kid":"one","typ":"application/at+jwt"}"#,
         r#"{"alg":"RS256","kid":"one","typ":"Application/JWT"}"#,
         r#"{"alg":"RS256","kid":"one","b64":true}"#,
+        r#"{"alg":"RS256","kid":"one","cty":"json"}"#,
         r#"{"alg":"RS256","kid":"one","jku":"https://evil.example","x5u":"https://evil.example","x5c":[],"jwk":{"kty":"RSA"}}"#,
         r#"{"alg":"RS256"}"#,
     ] {
@@ -320,18 +341,26 @@ fn token_cannot_bring_its_own_key() {
     assert_eq!(check(&forged).unwrap_err(), TokenError::Signature);
 }
 
-#[test]
-fn algorithm_must_be_the_issuers_and_the_keys() {
-    let keys = key_set(&[
+/// A key for every asymmetric algorithm.
+fn public_keys() -> KeySet {
+    let ed = base64url(aws_lc_rs::signature::KeyPair::public_key(&*ED));
+    key_set(&[
         rsa_jwk("one", &RSA),
         ec_jwk("p256", "P-256", &P256),
         ec_jwk("p384", "P-384", &P384),
-        serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": base64url(aws_lc_rs::signature::KeyPair::public_key(&*ED))}),
-    ]);
-    let kid = |alg| match alg {
+        ec_jwk("p521", "P-521", &P521),
+        serde_json::json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": ed}),
+    ])
+}
+
+/// A token of this algorithm, whose header claims that one.
+fn signed_as(alg: Algorithm, claimed: Algorithm) -> String {
+    let kid = match alg {
         Algorithm::Es256 => "p256",
         Algorithm::Es384 => "p384",
-        Algorithm::EdDsa => "ed",
+        Algorithm::Es512 => "p521",
+        Algorithm::EdDsa | Algorithm::Ed25519 => "ed",
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => "any",
         Algorithm::Rs256
         | Algorithm::Rs384
         | Algorithm::Rs512
@@ -339,31 +368,94 @@ fn algorithm_must_be_the_issuers_and_the_keys() {
         | Algorithm::Ps384
         | Algorithm::Ps512 => "one",
     };
+    let header = format!(r#"{{"alg":"{claimed}","kid":"{kid}"}}"#);
+    sign_as(alg, &RSA, &header, &payload(r#","exp":1900000000"#))
+}
+
+#[test]
+fn algorithm_must_be_the_issuers_and_the_keys() {
+    let (symmetric, asymmetric): (Vec<_>, Vec<_>) = Algorithm::ALL
+        .into_iter()
+        .partition(|algorithm| algorithm.is_symmetric());
+    let public = public_keys();
+    let secret = KeySet::from_secret(SECRET, &symmetric).unwrap();
     for alg in Algorithm::ALL {
-        let header = format!(r#"{{"alg":"{alg}","kid":"{}"}}"#, kid(alg));
-        let signed = sign_as(alg, &RSA, &header, &payload(r#","exp":1900000000"#));
+        let signed = signed_as(alg, alg);
         for allowed in Algorithm::ALL {
             let mut rules = rules();
             rules.algorithms = vec![allowed];
-            let result = check_with(&signed, rules, &keys);
-            if alg == allowed {
-                assert!(result.is_ok(), "{alg}");
-            } else {
-                assert_eq!(result.unwrap_err(), TokenError::AlgorithmNotAllowed(alg));
+            for keys in [&public, &secret] {
+                let result = check_with(&signed, rules.clone(), keys);
+                let fits = alg.is_symmetric() == std::ptr::eq(keys, &raw const secret);
+                match result {
+                    Ok(_) => assert!(alg == allowed && fits, "{alg} {allowed}"),
+                    Err(TokenError::AlgorithmNotAllowed(refused)) => {
+                        assert!(alg != allowed && refused == alg, "{alg} {allowed}");
+                    }
+                    Err(error) => assert!(alg == allowed && !fits, "{alg} {allowed} {error}"),
+                }
             }
         }
-        // The header names another algorithm than the signature has.
+        // The header names another algorithm than the signature has; only the two names of one are one.
         for claimed in Algorithm::ALL.into_iter().filter(|other| *other != alg) {
-            let header = format!(r#"{{"alg":"{claimed}","kid":"{}"}}"#, kid(alg));
-            let signed = sign_as(alg, &RSA, &header, &payload(r#","exp":1900000000"#));
-            let mut rules = rules();
-            rules.algorithms = Algorithm::ALL.to_vec();
-            assert!(
-                check_with(&signed, rules, &keys).is_err(),
-                "{alg} as {claimed}"
-            );
+            for (algorithms, keys) in [(&asymmetric, &public), (&symmetric, &secret)] {
+                let mut rules = rules();
+                rules.algorithms.clone_from(algorithms);
+                let result = check_with(&signed_as(alg, claimed), rules, keys);
+                let names = [Algorithm::EdDsa, Algorithm::Ed25519];
+                let one = names.contains(&alg) && names.contains(&claimed);
+                assert_eq!(
+                    result.is_ok(),
+                    one && algorithms.contains(&alg),
+                    "{alg} as {claimed}"
+                );
+            }
         }
     }
+}
+
+/// The oldest attack on JWTs: what everybody knows is taken as the secret (RFC 8725 §2.1).
+#[test]
+fn public_key_is_never_taken_as_a_secret() {
+    use aws_lc_rs::encoding::AsDer as _;
+    use aws_lc_rs::hmac;
+    use aws_lc_rs::signature::KeyPair as _;
+    let jwk = rsa_jwk("one", &RSA);
+    let der = RSA.public_key().as_der().unwrap();
+    let pem = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der.as_ref());
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{pem}\n-----END PUBLIC KEY-----\n");
+    let input = format!(
+        "{}.{}",
+        base64url(r#"{"alg":"HS256","kid":"one"}"#),
+        base64url(payload(r#","exp":1900000000"#))
+    );
+    for secret in [
+        der.as_ref(),
+        RSA.public_key().as_ref(),
+        pem.as_bytes(),
+        jwk.to_string().as_bytes(),
+        jwk["n"].as_str().unwrap().as_bytes(),
+        b"",
+    ] {
+        let code = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input.as_bytes());
+        let forged = format!("{input}.{}", base64url(code));
+        for keys in [one_key(), KeySet::from_pem(&pem).unwrap()] {
+            for allowed in [Algorithm::Rs256, Algorithm::Hs256] {
+                let mut rules = rules();
+                rules.algorithms = vec![allowed];
+                assert!(check_with(&forged, rules, &keys).is_err());
+            }
+        }
+    }
+    // A set that holds a secret, even one in the open, gives none.
+    let published = serde_json::json!({
+        "kty": "oct", "kid": "one", "alg": "HS256", "use": "sig", "k": base64url(SECRET),
+    });
+    let keys = key_set(&[jwk, published]);
+    let mut rules = rules();
+    rules.algorithms = vec![Algorithm::Hs256];
+    let signed = signed_as(Algorithm::Hs256, Algorithm::Hs256);
+    assert!(check_with(&signed, rules, &keys).is_err());
 }
 
 #[test]
@@ -621,6 +713,131 @@ fn authorized_party_must_be_there_and_known_if_configured() {
     );
     assert!(with(r#","azp":["https://app.example"]"#).is_err());
     assert_eq!(with(r#","azp":"https://app.example""#), Ok(()));
+    // The first claim that names the client counts, and only where this kind of issuer writes it.
+    let evil = r#","azp":"https://evil.example","client_id":"https://app.example""#;
+    assert_eq!(with(evil), Err(TokenError::AuthorizedParty));
+    assert_eq!(with(r#","client_id":"https://app.example""#), Ok(()));
+    assert_eq!(
+        with(r#","cid":"https://app.example""#),
+        Err(TokenError::ClaimMissing("azp"))
+    );
+    for (preset, claim) in [
+        (Preset::Cognito, "client_id"),
+        (Preset::Okta, "cid"),
+        (Preset::Entra, "appid"),
+    ] {
+        let party = |name: &str| {
+            let mut rules = IssuerRules::new(preset, ISSUER);
+            rules.audience = vec!["us".to_owned()];
+            rules.authorized_parties = vec!["app".to_owned()];
+            let more =
+                format!(r#","exp":1900000000,"aud":"us","token_use":"access","{claim}":"{name}""#);
+            check_with(&token(&payload(&more)), rules, &one_key()).map(drop)
+        };
+        assert_eq!(party("other"), Err(TokenError::AuthorizedParty), "{preset}");
+        assert_eq!(party("app"), Ok(()), "{preset}");
+    }
+}
+
+/// Tokens of the same issuer, key and audience that are for something else (RFC 8725 §3.11, §3.12).
+#[test]
+fn only_an_access_token_passes_where_the_issuer_tells_them_apart() {
+    let with = |preset, header: &str, more: &str| {
+        let mut rules = IssuerRules::new(preset, ISSUER);
+        rules.audience = vec!["us".to_owned()];
+        let claims = payload(&format!(r#","exp":1900000000,"aud":"us"{more}"#));
+        let signed = sign_as(Algorithm::Rs256, &RSA, header, &claims);
+        check_with(&signed, rules, &one_key()).map(drop)
+    };
+    let refused = |preset, more, claim| {
+        let error = with(preset, HEADER, more).unwrap_err();
+        assert!(
+            matches!(error, TokenError::Purpose { claim: found, .. } if found == claim),
+            "{preset} {more}: {error:?}"
+        );
+        assert!(matches!(Problem::from(error), Problem::TokenInvalid(_)));
+    };
+    const MARKED: &str = r#"{"alg":"RS256","kid":"one","typ":"at+jwt"}"#;
+    for preset in Preset::ALL {
+        for header in [HEADER, MARKED] {
+            for more in [
+                r#","azp":"app","cid":"app","client_id":"app","typ":"ID","token_use":"access""#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Refresh","token_use":"access""#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Offline","token_use":"access""#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Logout","token_use":"access""#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Bearer","token_use":"id""#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Bearer","token_use":null"#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Bearer","token_use":"access","events":{"http://schemas.openid.net/event/backchannel-logout":{}}"#,
+                r#","azp":"app","cid":"app","client_id":"app","typ":"Bearer","token_use":"access","events":null"#,
+            ] {
+                let error = with(preset, header, more).unwrap_err();
+                assert!(
+                    matches!(error, TokenError::Purpose { .. }),
+                    "{preset} {more}"
+                );
+            }
+            let bound = r#","azp":"app","cid":"app","client_id":"app","typ":"Bearer","token_use":"access","cnf":{"jkt":"x"}"#;
+            assert_eq!(
+                with(preset, header, bound),
+                Err(TokenError::Bound),
+                "{preset}"
+            );
+        }
+        // RFC 9068 says it, whatever the issuer.
+        assert_eq!(with(preset, MARKED, ""), Ok(()), "{preset}");
+    }
+    for (preset, more, claim) in [
+        (Preset::Keycloak, "", "typ"),
+        (Preset::Keycloak, r#","typ":"bearer""#, "typ"),
+        (Preset::Keycloak, r#","typ":"DPoP""#, "typ"),
+        (Preset::Keycloak, r#","typ":["Bearer"]"#, "typ"),
+        (Preset::Keycloak, r#","typ":null"#, "typ"),
+        (Preset::Cognito, "", "token_use"),
+        (Preset::Cognito, r#","token_use":"Access""#, "token_use"),
+        (
+            Preset::Entra,
+            r#","nonce":"n","preferred_username":"a""#,
+            "azp",
+        ),
+        (Preset::Entra, r#","client_id":"app","cid":"app""#, "azp"),
+        (Preset::Auth0, r#","nonce":"n","sid":"s""#, "azp"),
+        (
+            Preset::Okta,
+            r#","azp":"app","jti":"ID.x","at_hash":"h""#,
+            "cid",
+        ),
+        (Preset::Clerk, r#","azp":"app","at_hash":"h""#, "at_hash"),
+        (Preset::Zitadel, r#","azp":"app","at_hash":"h""#, "at_hash"),
+        (Preset::Zitadel, r#","azp":"app","c_hash":"h""#, "c_hash"),
+        (Preset::Supabase, r#","at_hash":null"#, "at_hash"),
+    ] {
+        refused(preset, more, claim);
+    }
+    for (preset, more) in [
+        (Preset::Keycloak, r#","typ":"Bearer","azp":"app""#),
+        (
+            Preset::Cognito,
+            r#","token_use":"access","client_id":"app""#,
+        ),
+        (Preset::Entra, r#","azp":"app""#),
+        (Preset::Entra, r#","appid":"app""#),
+        (Preset::Auth0, r#","azp":"app","scope":"openid""#),
+        (Preset::Auth0, r#","client_id":"app""#),
+        (Preset::Okta, r#","cid":"app","jti":"AT.x""#),
+        (Preset::Clerk, r#","azp":"https://app.example","sid":"s""#),
+        (Preset::Zitadel, r#","azp":"app","jti":"x""#),
+        (Preset::Supabase, r#","role":"authenticated""#),
+        // These give ID tokens only.
+        (Preset::Google, r#","azp":"app","at_hash":"h""#),
+        (Preset::Firebase, r#","auth_time":1700000000"#),
+        // Not known.
+        (Preset::Oidc, ""),
+        (Preset::Oidc, r#","nonce":"n","at_hash":"h""#),
+        (Preset::Oidc, r#","typ":"Bearer""#),
+        (Preset::Oidc, r#","typ":7"#),
+    ] {
+        assert_eq!(with(preset, HEADER, more), Ok(()), "{preset} {more}");
+    }
 }
 
 #[test]
@@ -643,39 +860,135 @@ fn expired_is_said_only_of_a_token_that_was_good() {
     assert_eq!(problem, Problem::TokenExpired);
 }
 
+/// What a verifier of now says of a token: whose it is, or the answer.
+fn ask(verifier: &Verifier, signed: &str) -> Result<VerifiedToken, Problem> {
+    let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
+    verifier
+        .verify_now(token, SystemTime::now())
+        .map_err(verifier::Refusal::into_problem)
+}
+
+const OTHER: &str = "https://other.example";
+
+/// Rules of an issuer whose ids begin so.
+fn prefixed(issuer: &str, prefix: &str) -> IssuerRules {
+    let mut rules = IssuerRules::new(Preset::Clerk, issuer);
+    rules.id_prefix = prefix.to_owned();
+    rules
+}
+
+/// Both issuers have a key by the name `one`, and they are different keys.
 #[test]
-fn verifier_takes_each_token_to_its_own_issuer() {
-    let other = Issuer::new(IssuerRules::new(Preset::Clerk, "https://other.example")).unwrap();
+fn issuers_that_share_a_kid_never_share_keys() {
     let verifier = Verifier::new([
-        (issuer(), one_key()),
-        (other.clone(), key_set(&[rsa_jwk("one", &OTHER_RSA)])),
+        (Issuer::new(prefixed(ISSUER, "a:")).unwrap(), one_key()),
+        (
+            Issuer::new(prefixed(OTHER, "b:")).unwrap(),
+            key_set(&[rsa_jwk("one", &OTHER_RSA)]),
+        ),
     ])
     .unwrap();
-    let now = SystemTime::now();
-    let verify = |signed: &str| {
-        let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
-        verifier
-            .verify_now(token, now)
-            .map(|token| token.issuer().as_str().to_owned())
-            .map_err(verifier::Refusal::into_problem)
-    };
-    let mut claims = good_claims();
-    assert_eq!(verify(&token(&claims.to_string())).unwrap(), ISSUER);
-    // Signed by one, said to be of the other.
-    claims["iss"] = "https://other.example".into();
-    let refused = verify(&token(&claims.to_string())).unwrap_err();
-    claims["iss"] = "https://nobody.example".into();
-    let unknown = verify(&token(&claims.to_string())).unwrap_err();
-    assert!(matches!(refused, Problem::TokenInvalid(_)));
-    assert_eq!(
-        refused, unknown,
-        "an outsider must not learn which issuers there are"
+    let mut refused = Vec::new();
+    for (signer, claimed, id) in [
+        (&*RSA, ISSUER, Some("a:alice")),
+        (&*OTHER_RSA, OTHER, Some("b:alice")),
+        (&*OTHER_RSA, ISSUER, None),
+        (&*RSA, OTHER, None),
+        (&*RSA, "https://nobody.example", None),
+        (&*RSA, "", None),
+    ] {
+        for header in [
+            HEADER,
+            r#"{"alg":"RS256"}"#,
+            r#"{"alg":"RS256","kid":"two"}"#,
+        ] {
+            let mut claims = good_claims();
+            claims["iss"] = claimed.into();
+            let signed = sign_as(Algorithm::Rs256, signer, header, &claims.to_string());
+            let result = ask(&verifier, &signed);
+            if let Some(id) = id.filter(|_| !header.contains("two")) {
+                let token = result.unwrap();
+                assert_eq!(token.issuer().as_str(), claimed);
+                assert_eq!(token.identity().unwrap().id(), id);
+            } else {
+                refused.push(result.unwrap_err());
+            }
+        }
+    }
+    assert_eq!(refused.len(), 14);
+    assert!(matches!(refused[0], Problem::TokenInvalid(_)));
+    assert!(
+        refused.iter().all(|problem| *problem == refused[0]),
+        "an outsider must not learn which issuers and keys there are: {refused:?}"
     );
+}
 
-    let twice = Verifier::new([(other.clone(), one_key()), (other, one_key())]);
+/// A secret of one issuer is no key of another, whatever the token claims.
+#[test]
+fn secret_of_one_issuer_signs_for_no_other() {
+    let mut secret = prefixed(OTHER, "b:");
+    secret.algorithms = vec![Algorithm::Hs512];
+    let verifier = Verifier::new([
+        (Issuer::new(prefixed(ISSUER, "a:")).unwrap(), one_key()),
+        (
+            Issuer::new(secret).unwrap(),
+            KeySet::from_secret(SECRET, &[Algorithm::Hs512]).unwrap(),
+        ),
+    ])
+    .unwrap();
+    let signed = |alg, issuer: &str| {
+        let mut claims = good_claims();
+        claims["iss"] = issuer.into();
+        let header = format!(r#"{{"alg":"{alg}","kid":"one"}}"#);
+        ask(&verifier, &sign_as(alg, &RSA, &header, &claims.to_string())).is_ok()
+    };
+    for (alg, issuer, passes) in [
+        (Algorithm::Hs512, ISSUER, false),
+        (Algorithm::Hs256, ISSUER, false),
+        (Algorithm::Rs256, OTHER, false),
+        (Algorithm::Hs256, OTHER, false),
+        (Algorithm::Hs512, OTHER, true),
+        (Algorithm::Rs256, ISSUER, true),
+    ] {
+        assert_eq!(signed(alg, issuer), passes, "{alg} {issuer}");
+    }
+}
+
+#[test]
+fn several_issuers_never_have_one_id_space() {
+    let take = |one: &str, two: &str| {
+        Verifier::new([
+            (Issuer::new(prefixed(ISSUER, one)).unwrap(), one_key()),
+            (Issuer::new(prefixed(OTHER, two)).unwrap(), one_key()),
+        ])
+        .map(drop)
+    };
+    let clash = || VerifierError::SameIds(ISSUER.to_owned(), OTHER.to_owned());
+    for (one, two) in [
+        ("", ""),
+        ("a:", ""),
+        ("", "b:"),
+        ("a", "a"),
+        ("a", "ab"),
+        ("ab", "a"),
+    ] {
+        assert_eq!(take(one, two), Err(clash()), "{one} {two}");
+    }
+    for (one, two) in [("a:", "b:"), ("ab", "ac")] {
+        assert_eq!(take(one, two), Ok(()), "{one} {two}");
+    }
+    let shared = Verifier::with_shared_ids([
+        (Issuer::new(prefixed(ISSUER, "")).unwrap(), one_key()),
+        (Issuer::new(prefixed(OTHER, "")).unwrap(), one_key()),
+    ]);
+    assert!(shared.is_ok());
+    let twice = Verifier::new([
+        (Issuer::new(prefixed(OTHER, "a:")).unwrap(), one_key()),
+        (Issuer::new(prefixed(OTHER, "b:")).unwrap(), one_key()),
+    ]);
     assert_eq!(
         twice.unwrap_err(),
-        TwoIssuers("https://other.example".to_owned())
+        VerifierError::SameIssuer(OTHER.to_owned())
     );
 }
 
@@ -732,6 +1045,11 @@ fn what_the_caller_is_told_fits_into_a_quoted_header_parameter() {
         },
         TokenError::Audience,
         TokenError::AuthorizedParty,
+        TokenError::Purpose {
+            claim: "typ",
+            expected: "Bearer",
+        },
+        TokenError::Bound,
         TokenError::NotYet {
             claim: "nbf",
             ahead: Duration::ZERO,

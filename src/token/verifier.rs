@@ -43,26 +43,56 @@ impl From<Keys> for IssuerKeys {
     }
 }
 
-/// Two of the issuers have the same `iss`, so it would not be clear whose rules hold.
+/// Why these issuers cannot stand beside each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the issuer {0} is there twice")]
-pub struct TwoIssuers(pub String);
+#[non_exhaustive]
+pub enum VerifierError {
+    /// Two have the same `iss`, so it would not be clear whose rules hold.
+    #[error("the issuer {0} is there twice")]
+    SameIssuer(String),
+    /// The id prefix of one begins as another's, so that two people could get one id.
+    #[error("the id prefixes of the issuers {0} and {1} do not keep their ids apart")]
+    SameIds(String, String),
+}
 
 impl Verifier {
-    /// Takes the issuers.
+    /// Takes the issuers. Where there are several, their `id_prefix`es keep the ids of each apart.
     ///
     /// # Errors
-    /// [`TwoIssuers`] if two have the same `iss`.
+    /// [`VerifierError`].
     pub fn new<K: Into<IssuerKeys>>(
         issuers: impl IntoIterator<Item = (Issuer, K)>,
-    ) -> Result<Self, TwoIssuers> {
+    ) -> Result<Self, VerifierError> {
+        let verifier = Self::with_shared_ids(issuers)?;
+        for (index, (issuer, _)) in verifier.0.iter().enumerate() {
+            // "a" + "b1" and "ab" + "1" are one id, so it is not enough that the prefixes differ.
+            let prefix = &issuer.rules().id_prefix;
+            let clashes = |other: &&(Issuer, _)| {
+                let other = &other.0.rules().id_prefix;
+                other.starts_with(prefix) || prefix.starts_with(other)
+            };
+            if let Some((other, _)) = verifier.0.iter().take(index).find(clashes) {
+                let name = |issuer: &Issuer| issuer.as_str().to_owned();
+                return Err(VerifierError::SameIds(name(other), name(issuer)));
+            }
+        }
+        Ok(verifier)
+    }
+
+    /// Takes issuers that name the same people by the same ids.
+    ///
+    /// # Errors
+    /// [`VerifierError::SameIssuer`].
+    pub fn with_shared_ids<K: Into<IssuerKeys>>(
+        issuers: impl IntoIterator<Item = (Issuer, K)>,
+    ) -> Result<Self, VerifierError> {
         let mut taken: Vec<(Issuer, IssuerKeys)> = Vec::new();
         for (issuer, keys) in issuers {
             if taken
                 .iter()
                 .any(|(other, _)| other.as_str() == issuer.as_str())
             {
-                return Err(TwoIssuers(issuer.as_str().to_owned()));
+                return Err(VerifierError::SameIssuer(issuer.as_str().to_owned()));
             }
             taken.push((issuer, keys.into()));
         }

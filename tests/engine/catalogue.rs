@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bpmgate::operation::{Catalogue, Matched};
 use http::Method;
 
 use crate::support::http::{json_request, request, send};
@@ -37,6 +38,58 @@ async fn every_path_of_the_catalogue_has_the_methods_that_the_engine_has_there()
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Where a literal stands in a parameter's place, the row that is found must be the one that the engine
+/// runs: what the catalogue does not know passes unread where everything may pass.
+#[tokio::test]
+async fn a_literal_in_a_parameters_place_leads_where_the_engine_goes() {
+    let engine = Engine::shared().await;
+    let paths: Vec<Vec<&str>> = paths()
+        .keys()
+        .map(|path| path.split('/').collect())
+        .collect();
+    let mut tried = BTreeSet::new();
+    for (path, at) in paths
+        .iter()
+        .flat_map(|path| (0..path.len()).map(move |at| (path, at)))
+        .filter(|(path, at)| path[*at].starts_with('{'))
+    {
+        // The literals of other paths that begin alike.
+        for other in paths
+            .iter()
+            .filter(|other| other.get(..at) == path.get(..at))
+        {
+            if let Some(literal) = other.get(at).filter(|other| !other.starts_with('{')) {
+                let mixed = [&path[..at], &[*literal], &path[at + 1..]].concat();
+                tried.insert(mixed.join("/").replace(['{', '}'], ""));
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for path in &tried {
+        let has = methods(engine, path, false).await;
+        let found: BTreeSet<String> = [Method::GET, Method::POST, Method::PUT, Method::DELETE]
+            .into_iter()
+            .filter(|method| {
+                matches!(
+                    Catalogue::builtin().find(method, path),
+                    Matched::Operation(_)
+                )
+            })
+            .map(|method| method.to_string())
+            .collect();
+        // What is found and is not there is 404 at the engine.
+        if !has.is_subset(&found) {
+            wrong.push(format!("{path}: found {found:?}, the engine has {has:?}"));
+        }
+    }
+    assert!(
+        wrong.is_empty() && tried.len() > 100,
+        "{}\n{}",
+        tried.len(),
+        wrong.join("\n")
+    );
 }
 
 /// The methods that the engine has on a path; `OPTIONS` only where it answers links.

@@ -14,6 +14,7 @@
 )]
 
 mod catalogue;
+mod check;
 mod starts;
 mod support;
 mod tricks;

@@ -70,10 +70,10 @@ async fn nothing_that_could_be_identity_reaches_the_engine_and_the_rest_does() {
         world.token
     );
     for name in dropped {
-        request.push_str(&format!("{name}: admin\r\n"));
+        request.extend([name, ": admin\r\n"]);
     }
     for (name, value) in kept {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        request.extend([name, ": ", value, "\r\n"]);
     }
     let answer = Raw::connect(world.gateway.address)
         .await

@@ -188,6 +188,14 @@ async fn the_engine_keeps_the_initiator_that_was_written() {
     }
 }
 
+/// What it is, its status, headers and body.
+type Refused = (
+    &'static str,
+    u16,
+    &'static [(&'static str, &'static str)],
+    Bytes,
+);
+
 #[tokio::test]
 async fn bodies_that_could_be_read_in_two_ways_are_refused_with_what_to_change() {
     let world = World::with(|config| {
@@ -197,7 +205,7 @@ async fn bodies_that_could_be_read_in_two_ways_are_refused_with_what_to_change()
     let start = "/api/process-definition/key/approval/start";
     let json = &[("content-type", "application/json")][..];
     let long = format!(r#"{{"businessKey":"{}"}}"#, "b".repeat(183));
-    let rows: Vec<(&str, u16, &[(&str, &str)], Bytes)> = vec![
+    let rows: Vec<Refused> = vec![
         (
             "another type",
             415,

@@ -46,9 +46,13 @@ async fn the_link_of_a_start_leads_back_through_the_gateway() {
     }
 }
 
+type Change = fn(&mut Config);
+
+/// A configuration, headers of the request, and the address that the client is to see.
+type Row<'a> = (Change, &'a [(&'a str, &'a str)], &'a str);
+
 #[tokio::test]
 async fn the_public_address_is_the_configured_one_else_the_proxys_else_the_requests() {
-    type Change = fn(&mut Config);
     let public: Change =
         |config| config.server.public_url = Some("https://bpm.example.com/gate/".parse().unwrap());
     let trusting: Change =
@@ -57,7 +61,7 @@ async fn the_public_address_is_the_configured_one_else_the_proxys_else_the_reque
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "front.example"),
     ];
-    let rows: [(Change, &[(&str, &str)], &str); 6] = [
+    let rows: [Row<'_>; 6] = [
         (public, &[], "https://bpm.example.com/gate"),
         (public, &proxied, "https://bpm.example.com/gate"),
         (trusting, &proxied, "https://front.example"),

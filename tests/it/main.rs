@@ -13,16 +13,24 @@
 )]
 
 mod access;
+mod audit;
+mod check;
 mod connections;
 mod cors;
+mod demo;
+mod errors;
 mod faults;
 mod framing;
 mod headers;
 mod initiator;
 mod links;
+mod log;
+mod models;
 mod problem;
 mod routes;
+mod serve;
 mod shutdown;
 mod streaming;
 mod support;
+mod tls;
 mod tokens;

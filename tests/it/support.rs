@@ -166,6 +166,8 @@ pub(crate) fn config(issuer: &Issuer, engine_url: &str) -> Config {
     config.engine.url = engine_url.parse().unwrap();
     config.engine.retry.backoff = Duration::from_millis(20);
     config.access.default = "transparent".to_owned();
+    // So that the engine sees the client's requests alone; `models.rs` tests those of the gateway.
+    config.initiator.model_initiator = false;
     config.issuers = vec![config::Issuer {
         issuer: issuer.url().parse().unwrap(),
         jwks_url: Some(issuer.jwks_url().parse().unwrap()),
@@ -233,10 +235,20 @@ impl Process {
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
         std::fs::write(&file, text).unwrap();
+        Self::serve(directory, &[]).await
+    }
+
+    /// Runs `bpmgate serve` with nothing but these environment variables.
+    pub(crate) async fn with_environment(environment: &[(&str, &str)]) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), environment).await
+    }
+
+    /// Runs it in this directory, where a `config.toml` may be.
+    async fn serve(directory: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bpmgate"))
-            .args(["serve", "--config"])
-            .arg(&file)
+            .arg("serve")
             .env_clear()
+            .envs(environment.iter().copied())
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -34,9 +34,10 @@ fn claims(issuer: &Issuer, over: &Value) -> Value {
         "iat": now(), "exp": now() + 600,
     });
     for (name, value) in over.as_object().unwrap() {
-        match value {
-            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
-            value => claims[name] = value.clone(),
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
         }
     }
     claims
@@ -57,7 +58,7 @@ fn encoded(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header), part(claims))
 }
 
-/// The issuer's public key as everybody can have it: SubjectPublicKeyInfo in DER and in PEM.
+/// The issuer's public key as everybody can have it: `SubjectPublicKeyInfo` in DER and in PEM.
 fn public_key(issuer: &Issuer) -> (Vec<u8>, String) {
     let jwks = issuer.jwks();
     let part = |name: &str| {
@@ -364,7 +365,7 @@ async fn unknown_key_ids_cost_no_fetch_within_the_cooldown_and_one_after_it() {
 
     let world = World::with(|config| {
         config.issuers[0].jwks_cooldown = Duration::from_millis(1);
-        config.issuers[0].jwks_timeout = Duration::from_secs(60);
+        config.issuers[0].jwks_timeout = Duration::from_mins(1);
     })
     .await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `--issuers`: fetches the keys of each issuer once and prints them.
+//! `--issuers`: fetches the keys of each issuer once and prints them; of a secret, what it is for.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,6 +6,8 @@ use super::super::Failure;
 use super::{found, print, warn};
 use crate::body::BoxError;
 use crate::config::{self, Config};
+use crate::server::ConfiguredKeys;
+use crate::token::KeySet;
 use crate::token::refresh::{FetchError, fetch};
 
 /// Asks every issuer; gives why for each that failed.
@@ -21,7 +23,10 @@ async fn keys(table: &config::Issuer) -> Result<(), Failure> {
     let name = table.issuer.as_str();
     let failed = |error: BoxError| Failure::Running(Box::new(Unusable(name.to_owned(), error)));
     print(&format_args!("\n# issuer {name}\n"))?;
-    let (issuer, source) = table.rules_and_keys().map_err(failed)?;
+    let (issuer, source) = match table.rules_and_keys().map_err(failed)? {
+        (_, ConfiguredKeys::Secret(keys)) => return list(&keys),
+        (issuer, ConfiguredKeys::Fetched(source)) => (issuer, source),
+    };
     let timeout = table.jwks_timeout;
     let fetched = tokio::time::timeout(timeout, fetch(&issuer, &source))
         .await
@@ -30,20 +35,13 @@ async fn keys(table: &config::Issuer) -> Result<(), Failure> {
     let now = SystemTime::now();
 
     let allowed = &issuer.rules().algorithms;
-    for (id, algorithms) in fetched.keys.keys() {
-        let names: Vec<_> = algorithms
-            .iter()
-            .map(|algorithm| algorithm.as_str())
-            .collect();
-        let id: String = id.unwrap_or("(no kid)").escape_debug().collect();
-        found("key", &format!("{id} {}", names.join(", ")))?;
-    }
+    list(&fetched.keys)?;
     for ignored in fetched.keys.ignored() {
         let id = ignored.key_id.as_deref().unwrap_or("(no kid)");
         let id: String = id.escape_debug().collect();
         found("key passed over", &format!("{id}: {}", ignored.reason))?;
     }
-    let fits = |(_, algorithms): (_, &[_])| algorithms.iter().any(|one| allowed.contains(one));
+    let fits = |(_, algorithms): (_, Vec<_>)| algorithms.iter().any(|one| allowed.contains(one));
     if !fetched.keys.keys().any(fits) {
         warn(
             &format!("no key of {name} is for one of its `algorithms`: no token would be accepted"),
@@ -54,6 +52,18 @@ async fn keys(table: &config::Issuer) -> Result<(), Failure> {
         None => found("clock", "not told"),
         Some(date) => clock(name, date, now, table.leeway),
     }
+}
+
+fn list(keys: &KeySet) -> Result<(), Failure> {
+    for (id, algorithms) in keys.keys() {
+        let names: Vec<_> = algorithms
+            .iter()
+            .map(|algorithm| algorithm.as_str())
+            .collect();
+        let id: String = id.unwrap_or("(no kid)").escape_debug().collect();
+        found("key", &format!("{id} {}", names.join(", ")))?;
+    }
+    Ok(())
 }
 
 /// Compares clocks; the issuer tells whole seconds, so one more is no difference.

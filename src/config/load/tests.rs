@@ -392,20 +392,6 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("initiator.model_initiator = false", &[]),
         (
-            "initiator.model_initiator = true",
-            &[
-                "warning: `initiator.model_initiator` does nothing yet: the model's own initiator variable is not filled",
-            ],
-        ),
-        (
-            "initiator.model_cache = \"2s\"",
-            &["warning: `initiator.model_cache` does nothing yet"],
-        ),
-        (
-            "initiator.model_names = [\"x\"]",
-            &["warning: `initiator.model_names` does nothing yet: these names are not protected"],
-        ),
-        (
             "initiator = { messages = \"inject\", protect_later_writes = false, restarts = \"keep\" }",
             &[],
         ),
@@ -432,12 +418,7 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
             &["warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent"],
         ),
         ("telemetry.audit_log = \"\"", &[]),
-        (
-            "telemetry.audit_log = \"stdout\"",
-            &[
-                "error: `telemetry.audit_log` is not supported yet, and no audit log would be written",
-            ],
-        ),
+        ("telemetry.audit_log = \"stdout\"", &[]),
     ]);
 }
 
@@ -505,7 +486,7 @@ fn rules_and_profiles_name_what_there_is() {
 /// Each row: lines of the one issuer, and what is said.
 #[test]
 fn an_issuer_says_whose_tokens_and_which_keys() {
-    let rows: [(&str, &[&str]); 22] = [
+    let rows: [(&str, &[&str]); 32] = [
         ("issuer = \"https://a.b\"\naudience = [\"gate\"]", &[]),
         ("issuer = \"https://a.b\"\npreset = \"cognito\"", &[]),
         (
@@ -559,7 +540,7 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
             &["error: `issuers.0.preset` is \"klerk\""],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"EdDSA\"]",
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"ES512\", \"EdDSA\", \"Ed25519\"]",
             &[],
         ),
         (
@@ -572,13 +553,59 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
         ),
         (
             "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]",
+            &["error: `issuers.0.algorithms` has HS256, and `issuers.0.hs_secret` is missing"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
             &[
-                "error: `issuers.0.algorithms` supports RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA so far",
+                "error: `issuers.0.hs_secret` is set, and `issuers.0.algorithms` has none that uses a secret",
             ],
         ),
         (
-            "preset = \"clerk\"\nissuer = \"https://a.b\"\nhs_secret = \"hunter2\"",
-            &["error: `issuers.0.hs_secret` is not supported yet"],
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS256"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS384\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS384\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS384"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\", \"HS512\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"",
+            &[],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\", \"HS512\"]\nhs_secret = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\"",
+            &["error: `issuers.0.hs_secret` is too short for HS512"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"RS256\", \"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"",
+            &[
+                "error: `issuers.0.algorithms` mixes HS256, HS384 or HS512 with algorithms of public keys",
+            ],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"-----BEGIN PUBLIC KEY-----0123456789abcdef0123456789abcdef\"",
+            &["error: `issuers.0.hs_secret` is a PEM text, which is no secret"],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"0123456789abcdef0123456789abcdef\"\njwks_url = \"https://a.b/keys\"\npublic_key_file = \"a.pem\"",
+            &[
+                "error: `issuers.0.hs_secret` and `issuers.0.jwks_url` are both set",
+                "error: `issuers.0.jwks_url` and `issuers.0.public_key_file` are both set",
+                "error: `issuers.0.hs_secret` and `issuers.0.public_key_file` are both set",
+            ],
+        ),
+        (
+            "preset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"ES256\", \"RS256\", \"ES256\"]",
+            &["error: `issuers.0.algorithms.2` is \"ES256\""],
         ),
         (
             "preset = \"clerk\"\nissuer = \"https://a.b\"\nleeway = \"5m\"",
@@ -1210,6 +1237,8 @@ fn no_secret_shows_in_any_message() {
         "telemetry.otlp_endpoint = \"https://hunter2@collector/\"\n",
         "[[issuers]]\nissuer = \"https://a.b\"\nhs_secret = \"hunter2\"\n",
         "[[issuers]]\nhs_secret = \"hunter2\"\n",
+        "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"hunter2\"\n",
+        "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://a.b\"\nalgorithms = [\"HS256\"]\nhs_secret = \"-----BEGIN hunter2 hunter2 hunter2 hunter2\"\njwks_url = \"https://a.b\"\n",
     ];
     for text in file {
         let error = parse("config.toml", text, []).unwrap_err();

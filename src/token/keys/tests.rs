@@ -1,11 +1,13 @@
 use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::KeyPair as _;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::super::tests::testing::{
-    ED, OTHER_RSA, P256 as P256_KEY, P384 as P384_KEY, RSA as RSA_KEY, base64url, ec_jwk, jwks,
-    key_set, rsa_jwk,
+    ED, OTHER_RSA, P256 as P256_KEY, P384 as P384_KEY, P521 as P521_KEY, RSA as RSA_KEY, SECRET,
+    base64url, ec_jwk, jwks, key_set, rsa_jwk,
 };
 use super::*;
 
@@ -24,6 +26,16 @@ fn with(mut jwk: Value, member: &str, value: Value) -> Value {
 fn without(mut jwk: Value, member: &str) -> Value {
     jwk.as_object_mut().unwrap().remove(member);
     jwk
+}
+
+/// The key's `x` with its last bit changed.
+fn off_curve(jwk: &Value) -> String {
+    let x = jwk["x"].as_str().unwrap();
+    let mut x = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(x)
+        .unwrap();
+    *x.last_mut().unwrap() ^= 1;
+    base64url(x)
 }
 
 #[test]
@@ -100,8 +112,10 @@ fn key_that_is_not_to_verify_with_is_passed_over() {
         (with(rsa(), "alg", Value::Null), "alg"),
         (with(ec(), "alg", "RS256".into()), "alg"),
         (with(ec(), "alg", "ES384".into()), "alg"),
-        (with(ec(), "crv", "P-521".into()), "curve"),
-        (with(ec(), "crv", "secp256k1".into()), "curve"),
+        (with(ec(), "crv", "P-521".into()), "length of the curve"),
+        (with(ec(), "crv", "p-256".into()), "a curve other"),
+        (with(ec(), "alg", "ES512".into()), "alg"),
+        (with(ec(), "crv", "secp256k1".into()), "a curve other"),
         (with(ec(), "crv", "P-384".into()), "length of the curve"),
         (with(ec(), "kty", "RSA".into()), "base64url"),
         (with(rsa(), "kty", "EC".into()), "crv"),
@@ -115,7 +129,37 @@ fn key_that_is_not_to_verify_with_is_passed_over() {
         ),
         (
             json!({"kty": "OKP", "crv": "Ed25519", "x": base64url([9; 31])}),
-            "Ed25519",
+            "32 bytes",
+        ),
+        (
+            json!({"kty": "OKP", "crv": "Ed25519", "x": base64url([9; 33])}),
+            "32 bytes",
+        ),
+        (
+            // A whole SubjectPublicKeyInfo, which the crypto library would take.
+            json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(ED.public_key().as_der().unwrap().as_ref())}),
+            "32 bytes",
+        ),
+        (
+            json!({"kty": "OKP", "crv": "Ed448", "x": base64url([9; 57])}),
+            "kty",
+        ),
+        (
+            json!({"kty": "OKP", "crv": "Ed25519", "alg": "ES256", "x": base64url(ED.public_key())}),
+            "alg",
+        ),
+        (
+            // One bit off the curve.
+            with(ec(), "x", off_curve(&ec()).into()),
+            "no point of the curve",
+        ),
+        (
+            with(
+                with(ec(), "x", base64url([0; 32]).into()),
+                "y",
+                base64url([0; 32]).into(),
+            ),
+            "no point of the curve",
         ),
     ] {
         let found = reason(&jwk);
@@ -142,6 +186,10 @@ fn key_that_is_to_verify_with_is_taken() {
         with(rsa(), "n", base64url([&[0], n.as_slice()].concat()).into()),
         ec_jwk("one", "P-256", &P256_KEY),
         ec_jwk("one", "P-384", &P384_KEY),
+        ec_jwk("one", "P-521", &P521_KEY),
+        with(ec_jwk("one", "P-521", &P521_KEY), "alg", "ES512".into()),
+        json!({"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "x": base64url(ED.public_key())}),
+        json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": base64url(ED.public_key())}),
         json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(ED.public_key())}),
     ] {
         assert_eq!(key_set(&[jwk]).len(), 1);
@@ -184,16 +232,6 @@ fn rsa_modulus_and_exponent_have_bounds() {
     for exponent in [&[3][..], &[1, 0, 1], &[0, 1, 0, 1], &[0xff; 4]] {
         assert_eq!(key_set(&[jwk(&n, exponent)]).len(), 1, "{exponent:?}");
     }
-}
-
-#[test]
-fn fresh_keys_have_not_the_form_of_roca() {
-    for key in [&RSA_KEY, &OTHER_RSA] {
-        let PublicKeyComponents { n, .. } = PublicKeyComponents::<Vec<u8>>::from(key.public_key());
-        assert!(!is_roca(&n));
-    }
-    // 65537² is a power of 65537 modulo anything.
-    assert!(is_roca(&(65537_u64 * 65537).to_be_bytes()));
 }
 
 #[test]
@@ -277,6 +315,10 @@ fn pem_keys_are_the_same_as_their_jwks() {
         "PUBLIC KEY",
         P384_KEY.public_key().as_der().unwrap().as_ref(),
     );
+    let p521 = pem(
+        "PUBLIC KEY",
+        P521_KEY.public_key().as_der().unwrap().as_ref(),
+    );
     let ed = pem("PUBLIC KEY", ED.public_key().as_der().unwrap().as_ref());
     let rsa = nameless(rsa_jwk("", &RSA_KEY));
     for (text, jwk) in [
@@ -284,6 +326,7 @@ fn pem_keys_are_the_same_as_their_jwks() {
         (&pkcs1, rsa),
         (&p256, nameless(ec_jwk("", "P-256", &P256_KEY))),
         (&p384, nameless(ec_jwk("", "P-384", &P384_KEY))),
+        (&p521, nameless(ec_jwk("", "P-521", &P521_KEY))),
         (
             &ed,
             json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(ED.public_key())}),
@@ -311,4 +354,55 @@ fn small_rsa_key_in_pem_is_refused() {
         error,
         KeySetError::PemKey("an RSA key of less than 2048 bits")
     );
+}
+
+#[test]
+fn secret_is_as_long_as_the_hash_and_never_for_public_keys() {
+    for (algorithm, needed) in [
+        (Algorithm::Hs256, 32),
+        (Algorithm::Hs384, 48),
+        (Algorithm::Hs512, 64),
+    ] {
+        let take = |bytes: usize| KeySet::from_secret(&SECRET[..bytes], &[algorithm]);
+        for short in [0, 1, needed - 1] {
+            assert_eq!(
+                take(short).unwrap_err(),
+                KeySetError::ShortSecret { algorithm, needed }
+            );
+        }
+        let set = take(needed).unwrap();
+        let bound: Vec<_> = set.keys().collect();
+        assert_eq!(bound, [(None, vec![algorithm])]);
+    }
+    let two = [Algorithm::Hs256, Algorithm::Hs512];
+    assert!(KeySet::from_secret(&SECRET[..63], &two).is_err());
+    for algorithm in Algorithm::ALL {
+        assert_eq!(
+            KeySet::from_secret(SECRET, &[algorithm]).is_ok(),
+            algorithm.is_symmetric(),
+            "{algorithm}"
+        );
+    }
+}
+
+#[test]
+fn shortened_code_of_a_secret_is_refused() {
+    use aws_lc_rs::hmac;
+    let set = KeySet::from_secret(SECRET, &[Algorithm::Hs256, Algorithm::Hs512]).unwrap();
+    let sign = |hash| hmac::sign(&hmac::Key::new(hash, SECRET), b"message");
+    let (short, long) = (sign(hmac::HMAC_SHA256), sign(hmac::HMAC_SHA512));
+    let verify = |algorithm, code: &[u8]| set.verify(Some("any"), algorithm, b"message", code);
+    for (algorithm, code) in [
+        (Algorithm::Hs256, &short.as_ref()[..31]),
+        (Algorithm::Hs256, &short.as_ref()[..16]),
+        (Algorithm::Hs256, &[]),
+        (Algorithm::Hs256, &long.as_ref()[..32]),
+        (Algorithm::Hs256, long.as_ref()),
+        (Algorithm::Hs512, short.as_ref()),
+        (Algorithm::Hs384, &long.as_ref()[..48]),
+    ] {
+        assert_eq!(verify(algorithm, code), Err(TokenError::KeyUnknown));
+    }
+    assert_eq!(verify(Algorithm::Hs256, short.as_ref()), Ok(()));
+    assert_eq!(verify(Algorithm::Hs512, long.as_ref()), Ok(()));
 }

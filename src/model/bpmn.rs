@@ -1,0 +1,162 @@
+//! Reads from a BPMN document which variables its start events name for the initiator.
+
+use quick_xml::events::Event;
+use quick_xml::reader::Reader;
+
+/// The initiator variables of the start events of the process `key`, or of every process without one;
+/// `None` if the document cannot be read.
+///
+/// The engine looks at the start events that are children of the process (source: `parseStartEvents`), and
+/// at the attribute of its own namespace, which is bound to any prefix; so any prefix counts here.
+pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> {
+    let mut reader = Reader::from_str(xml);
+    let mut names: Vec<Box<str>> = Vec::new();
+    let mut depth = 0_usize;
+    // The depth of the children of the process that counts.
+    let mut inside = None;
+    loop {
+        let event = reader.read_event().ok()?;
+        let (element, opens) = match &event {
+            Event::Start(element) => (element, true),
+            Event::Empty(element) => (element, false),
+            Event::End(_) => {
+                depth = depth.checked_sub(1)?;
+                if inside.is_some_and(|inside| depth < inside) {
+                    inside = None;
+                }
+                continue;
+            }
+            Event::Eof => return (depth == 0).then_some(names),
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_)
+            | Event::DocType(_)
+            | Event::GeneralRef(_) => continue,
+        };
+        let local = element.local_name();
+        if inside == Some(depth) && local.as_ref() == "startEvent" {
+            for attribute in element.attributes() {
+                let attribute = attribute.ok()?;
+                if attribute.key.local_name().as_ref() == "initiator"
+                    && attribute.key.prefix().is_some()
+                {
+                    let name = attribute
+                        .normalized_value(quick_xml::XmlVersion::Implicit1_0)
+                        .ok()?;
+                    if !name.is_empty() && !names.iter().any(|known| **known == *name) {
+                        names.push(name.as_ref().into());
+                    }
+                }
+            }
+        }
+        if opens {
+            depth += 1;
+            if local.as_ref() == "process" && inside.is_none() {
+                let id = element.try_get_attribute("id").ok()?;
+                let id = match &id {
+                    Some(id) => Some(
+                        id.normalized_value(quick_xml::XmlVersion::Implicit1_0)
+                            .ok()?,
+                    ),
+                    None => None,
+                };
+                if key.is_none() || id.as_deref() == key {
+                    inside = Some(depth);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str, key: Option<&str>) -> Option<Vec<String>> {
+        let xml = format!(
+            "<?xml version=\"1.0\"?><b:definitions xmlns:b=\"x\" xmlns:camunda=\"y\" xmlns:q=\"z\">{body}</b:definitions>"
+        );
+        initiators(&xml, key).map(|names| names.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn start_events_of_the_process_name_their_variables() {
+        for (body, key, want) in [
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"starter\"/></b:process>",
+                Some("a"),
+                vec!["starter"],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent q:initiator=\"starter\"><b:x/></b:startEvent></b:process>",
+                Some("a"),
+                vec!["starter"],
+            ),
+            (
+                "<b:process id='a'><b:startEvent camunda:initiator='a&amp;b'/></b:process>",
+                Some("a"),
+                vec!["a&b"],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent initiator=\"starter\"/></b:process>",
+                Some("a"),
+                vec![],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"\"/></b:process>",
+                Some("a"),
+                vec![],
+            ),
+            (
+                "<b:process id=\"a\"><b:task camunda:initiator=\"x\"/></b:process>",
+                Some("a"),
+                vec![],
+            ),
+            (
+                "<b:process id=\"a\"><b:subProcess><b:startEvent camunda:initiator=\"x\"/></b:subProcess></b:process>",
+                Some("a"),
+                vec![],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/></b:process><b:process id=\"c\"><b:startEvent camunda:initiator=\"y\"/></b:process>",
+                Some("c"),
+                vec!["y"],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/></b:process><b:process id=\"c\"><b:startEvent camunda:initiator=\"y\"/></b:process>",
+                None,
+                vec!["x", "y"],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/><b:startEvent camunda:initiator=\"y\"/><b:startEvent camunda:initiator=\"x\"/></b:process>",
+                Some("a"),
+                vec!["x", "y"],
+            ),
+            (
+                "<!-- <b:process id=\"a\"> --><b:process id=\"a\"><![CDATA[<b:startEvent camunda:initiator=\"x\"/>]]></b:process>",
+                Some("a"),
+                vec![],
+            ),
+        ] {
+            assert_eq!(
+                read(body, key),
+                Some(want.into_iter().map(str::to_owned).collect()),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_is_not_read() {
+        for body in [
+            "<b:process id=\"a\">",
+            "</b:process>",
+            "<b:process id=\"a\"><b:startEvent a=1/></b:process>",
+            "<b:process id=\"a\"><b:startEvent camunda:initiator=\"&nope;\"/></b:process>",
+        ] {
+            assert_eq!(read(body, Some("a")), None, "{body}");
+        }
+    }
+}

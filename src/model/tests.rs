@@ -1,0 +1,321 @@
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::Method;
+
+use super::*;
+use crate::operation::{Catalogue, Matched};
+
+/// An engine that answers these paths, and the paths it was asked for.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+impl Asked {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn models(answers: &[(&str, u16, &str)]) -> (Models, Asked) {
+    models_believing(answers, Duration::from_mins(1))
+}
+
+fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Models, Asked) {
+    let answers: HashMap<String, (u16, String)> = answers
+        .iter()
+        .map(|(path, status, body)| (format!("/rest{path}"), (*status, (*body).to_owned())))
+        .collect();
+    let asked = Asked::default();
+    let seen = asked.clone();
+    let engine = tower::service_fn(move |request: Request<Body>| {
+        let path = request.uri().path().to_owned();
+        let (status, body) = answers.get(&path).cloned().unwrap_or((404, String::new()));
+        seen.0
+            .lock()
+            .unwrap()
+            .push(path.trim_start_matches("/rest").to_owned());
+        let answer = Response::builder()
+            .status(status)
+            .body(Body::from(Bytes::from(body)));
+        async move { Ok::<_, Problem>(answer.unwrap()) }
+    });
+    let settings = ModelSettings {
+        believed,
+        entries: 100,
+        names: vec!["given".to_owned()],
+    };
+    (Models::new(engine, "/rest/", settings), asked)
+}
+
+fn matched(method: Method, path: &str) -> Match {
+    match Catalogue::builtin().find(&method, path) {
+        Matched::Operation(matched) => matched,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+fn xml(key: &str, initiator: &str) -> String {
+    let xml = format!(
+        "<d xmlns:camunda='c'><process id='{key}'><startEvent camunda:initiator='{initiator}'/></process></d>"
+    );
+    serde_json::json!({"id": "x", "bpmn20Xml": xml}).to_string()
+}
+
+fn names(protected: &Protected) -> Vec<&str> {
+    protected.names.iter().map(|name| &**name).collect()
+}
+
+const ORDER: &str = "/process-definition/order:1:a";
+
+#[tokio::test]
+async fn a_start_by_key_asks_for_the_newest_and_its_model_once() {
+    let order_xml = xml("order", "starter");
+    let (models, asked) = models(&[
+        (
+            "/process-definition/key/order",
+            200,
+            r#"{"id":"order:1:a"}"#,
+        ),
+        ("/process-definition/order:1:a/xml", 200, &order_xml),
+    ]);
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    for round in 0..2 {
+        let protected = models.protected(&start, b"{}", vec![]).await.unwrap();
+        assert_eq!(names(&protected), ["starter"]);
+        assert_eq!(&*protected.believed.unwrap().id, "order:1:a");
+        let want: &[&str] = if round == 0 {
+            &[
+                "/process-definition/key/order",
+                "/process-definition/order:1:a/xml",
+            ]
+        } else {
+            &[]
+        };
+        assert_eq!(asked.take(), want);
+    }
+    // By id: the same model, kept by its id.
+    let start = matched(Method::POST, &format!("{ORDER}/submit-form"));
+    assert_eq!(
+        names(&models.protected(&start, b"{}", vec![]).await.unwrap()),
+        ["starter"]
+    );
+    assert!(asked.take().is_empty());
+    assert!(models.knows("starter") && models.knows("given") && !models.knows("other"));
+}
+
+#[tokio::test]
+async fn the_paths_asked_are_those_of_the_request() {
+    let t_xml = xml("ö 1", "s");
+    let (models, asked) = models(&[
+        (
+            "/engine/e%201/process-definition/key/%C3%B6%201/tenant-id/t",
+            200,
+            r#"{"id":"ö 1:1:a"}"#,
+        ),
+        (
+            "/engine/e%201/process-definition/%C3%B6%201:1:a/xml",
+            200,
+            &t_xml,
+        ),
+    ]);
+    let path = "/engine/e%201/process-definition/key/%C3%B6%201/tenant-id/t/start";
+    let protected = models
+        .protected(&matched(Method::POST, path), b"{}", vec![])
+        .await
+        .unwrap();
+    assert_eq!(names(&protected), ["s"]);
+    assert_eq!(asked.take().len(), 2);
+}
+
+#[tokio::test]
+async fn an_unknown_definition_goes_on_and_any_other_failure_does_not() {
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    let (none, _) = models(&[]);
+    assert!(
+        none.protected(&start, b"{}", vec![])
+            .await
+            .unwrap()
+            .names
+            .is_empty()
+    );
+    let good = (
+        "/process-definition/key/order",
+        200,
+        r#"{"id":"order:1:a"}"#,
+    );
+    for (row, answers) in [
+        (
+            "key 500",
+            vec![("/process-definition/key/order", 500, "{}")],
+        ),
+        (
+            "key 401",
+            vec![("/process-definition/key/order", 401, "{}")],
+        ),
+        (
+            "key no JSON",
+            vec![("/process-definition/key/order", 200, "<html>")],
+        ),
+        (
+            "xml 500",
+            vec![good, ("/process-definition/order:1:a/xml", 500, "")],
+        ),
+        (
+            "no xml",
+            vec![good, ("/process-definition/order:1:a/xml", 200, "{}")],
+        ),
+        (
+            "null",
+            vec![
+                good,
+                (
+                    "/process-definition/order:1:a/xml",
+                    200,
+                    r#"{"bpmn20Xml":null}"#,
+                ),
+            ],
+        ),
+        (
+            "broken",
+            vec![
+                good,
+                (
+                    "/process-definition/order:1:a/xml",
+                    200,
+                    r#"{"bpmn20Xml":"<a>"}"#,
+                ),
+            ],
+        ),
+    ] {
+        let (models, asked) = models(&answers);
+        for _ in 0..2 {
+            let failed = models.protected(&start, b"{}", vec![]).await;
+            assert_eq!(failed.unwrap_err(), Problem::ModelUnavailable, "{row}");
+            assert!(!asked.take().is_empty(), "{row}: a failure is not kept");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_definition_than_believed_is_asked_for_anew() {
+    let order_xml = xml("order", "starter");
+    let (models, asked) = models(&[
+        (
+            "/process-definition/key/order",
+            200,
+            r#"{"id":"order:1:a"}"#,
+        ),
+        ("/process-definition/order:1:a/xml", 200, &order_xml),
+    ]);
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    let believed = models
+        .protected(&start, b"{}", vec![])
+        .await
+        .unwrap()
+        .believed
+        .unwrap();
+    asked.take();
+    assert!(!models.started(&believed, "order:1:a").await);
+    models.protected(&start, b"{}", vec![]).await.unwrap();
+    assert!(asked.take().is_empty());
+    assert!(models.started(&believed, "order:2:b").await);
+    models.protected(&start, b"{}", vec![]).await.unwrap();
+    assert_eq!(asked.take(), ["/process-definition/key/order"]);
+}
+
+#[tokio::test]
+async fn a_later_write_protects_the_names_of_its_own_model_alone() {
+    let order_xml = xml("order", "starter");
+    let other_xml = xml("other", "owner");
+    let (models, asked) = models(&[
+        ("/process-definition/order:1:a/xml", 200, &order_xml),
+        ("/process-definition/other:1:a/xml", 200, &other_xml),
+        ("/task/1", 200, r#"{"processDefinitionId":"order:1:a"}"#),
+        ("/task/2", 200, r#"{"processDefinitionId":null}"#),
+        ("/task/3", 200, r#"{"processDefinitionId":"other:1:a"}"#),
+        (
+            "/external-task/4",
+            200,
+            r#"{"processDefinitionId":"order:1:a"}"#,
+        ),
+        (
+            "/process-instance/5",
+            200,
+            r#"{"definitionId":"order:1:a"}"#,
+        ),
+        ("/execution/6", 200, r#"{"processInstanceId":"5"}"#),
+        ("/task/7", 500, ""),
+    ]);
+    for (method, path, want) in [
+        (Method::POST, "/task/1/complete", &["starter"][..]),
+        (Method::POST, "/task/2/complete", &[]),
+        (Method::POST, "/task/3/complete", &[]),
+        (Method::POST, "/task/404/complete", &[]),
+        (Method::PUT, "/task/1/variables/starter", &["starter"]),
+        (Method::POST, "/external-task/4/complete", &["starter"]),
+        (Method::POST, "/process-instance/5/variables", &["starter"]),
+        (Method::POST, "/execution/6/signal", &["starter"]),
+        (Method::POST, "/message", &["starter"]),
+        (
+            Method::POST,
+            "/process-instance/variables-async",
+            &["starter"],
+        ),
+        (Method::POST, "/condition", &["starter"]),
+    ] {
+        let seen = vec!["starter".into()];
+        let protected = models
+            .protected(&matched(method, path), b"{}", seen)
+            .await
+            .unwrap();
+        assert_eq!(names(&protected), want, "{path}");
+        asked.take();
+        let unseen = matched(Method::POST, "/task/1/complete");
+        assert!(
+            models
+                .protected(&unseen, b"{}", vec![])
+                .await
+                .unwrap()
+                .names
+                .is_empty()
+        );
+        assert!(asked.take().is_empty(), "nothing seen, nothing asked");
+    }
+    let fails = matched(Method::POST, "/task/7/complete");
+    let failed = models
+        .protected(&fails, b"{}", vec!["starter".into()])
+        .await;
+    assert_eq!(failed.unwrap_err(), Problem::ModelUnavailable);
+}
+
+#[tokio::test]
+async fn a_condition_that_names_its_definition_is_filled() {
+    let order_xml = xml("order", "starter");
+    let (models, _) = models(&[("/process-definition/order:1:a/xml", 200, &order_xml)]);
+    let condition = matched(Method::POST, "/condition");
+    let body = br#"{"processDefinitionId":"order:1:a"}"#;
+    assert_eq!(
+        names(&models.protected(&condition, body, vec![]).await.unwrap()),
+        ["starter"]
+    );
+}
+
+#[tokio::test]
+async fn what_is_believed_for_no_time_is_asked_each_time() {
+    let order_xml = xml("order", "starter");
+    let answers = [
+        (
+            "/process-definition/key/order",
+            200,
+            r#"{"id":"order:1:a"}"#,
+        ),
+        ("/process-definition/order:1:a/xml", 200, &order_xml),
+    ];
+    let (models, asked) = models_believing(&answers, Duration::ZERO);
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    models.protected(&start, b"{}", vec![]).await.unwrap();
+    asked.take();
+    models.protected(&start, b"{}", vec![]).await.unwrap();
+    assert_eq!(asked.take(), ["/process-definition/key/order"]);
+}

@@ -1,0 +1,241 @@
+//! The initiator variable that a process model names itself: filled at starts, protected later.
+
+use bpmgate::body::Body;
+use bpmgate::demo::engine::Script;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::support::World;
+
+/// A process whose model calls the one who started it `starter`.
+const MODEL: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL" xmlns:camunda="http://camunda.org/schema/1.0/bpmn" targetNamespace="t">
+  <process id="asked" name="Asked" isExecutable="true" camunda:historyTimeToLive="1">
+    <startEvent id="start" camunda:initiator="starter"/>
+    <sequenceFlow id="a" sourceRef="start" targetRef="task"/>
+    <userTask id="task" name="Task"/>
+    <sequenceFlow id="b" sourceRef="task" targetRef="end"/>
+    <endEvent id="end"/>
+  </process>
+</definitions>"#;
+
+const START: &str = "/api/process-definition/key/asked/start";
+
+async fn world() -> World {
+    let world = World::with(|config| config.initiator.model_initiator = true).await;
+    world.engine.deploy(MODEL, None).unwrap();
+    world.engine.forget_requests();
+    world
+}
+
+impl World {
+    async fn json(&self, method: Method, path: &str, body: &Value) -> Response<Bytes> {
+        let request = self
+            .request(method, path)
+            .header("content-type", "application/json");
+        self.send(
+            request
+                .body(Body::from(Bytes::from(body.to_string())))
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Starts the process and gives the instance's id and its variables, as the engine has them.
+    async fn started(&self, body: &Value) -> (String, Value) {
+        let answer = self.json(Method::POST, START, body).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{answer:?}");
+        let started: Value = serde_json::from_slice(answer.body()).unwrap();
+        let id = started["id"].as_str().unwrap().to_owned();
+        let variables = self.variables(&id).await;
+        (id, variables)
+    }
+
+    async fn variables(&self, instance: &str) -> Value {
+        let answer = self
+            .get(&format!("/api/process-instance/{instance}/variables"))
+            .await;
+        serde_json::from_slice(answer.body()).unwrap()
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.engine
+            .requests()
+            .iter()
+            .map(|request| request.target.clone())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn the_models_own_variable_is_the_callers_whatever_the_body_says() {
+    let world = world().await;
+    for body in [
+        json!({}),
+        json!({"variables": {"starter": {"value": "eve"}, "n": {"value": 1}}}),
+    ] {
+        let (_, variables) = world.started(&body).await;
+        for name in ["starter", "initiator"] {
+            assert_eq!(variables[name]["value"], "alice", "{name} {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_model_is_asked_after_every_check_and_once() {
+    let world = world().await;
+    let refused = world.json(Method::POST, START, &json!([])).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(
+        world.engine.request_count(),
+        0,
+        "a refused start asks for nothing"
+    );
+    world.started(&json!({})).await;
+    let asked: Vec<_> = world
+        .paths()
+        .into_iter()
+        .filter(|path| path.ends_with("/xml"))
+        .collect();
+    assert_eq!(asked.len(), 1);
+    world.engine.forget_requests();
+    world.started(&json!({})).await;
+    assert!(
+        !world.paths().iter().any(|path| path.ends_with("/xml")),
+        "{:?}",
+        world.paths()
+    );
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_show_the_model_starts_nothing() {
+    let world = world().await;
+    world.engine.script(
+        "/engine-rest/process-definition/key/asked",
+        Script::status(StatusCode::INTERNAL_SERVER_ERROR, ""),
+    );
+    let answer = world.json(Method::POST, START, &json!({})).await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    let problem: Value = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(problem["code"], "model_unavailable");
+    assert!(!world.paths().iter().any(|path| path.ends_with("/start")));
+}
+
+#[tokio::test]
+async fn an_unknown_definition_is_the_engines_to_say() {
+    let world = world().await;
+    let answer = world
+        .json(
+            Method::POST,
+            "/api/process-definition/key/nobody/start",
+            &json!({}),
+        )
+        .await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    assert!(
+        world
+            .paths()
+            .iter()
+            .any(|path| path.ends_with("/nobody/start"))
+    );
+}
+
+#[tokio::test]
+async fn later_writes_leave_it_alone_in_its_own_model_only() {
+    let world = world().await;
+    let (asked, _) = world.started(&json!({})).await;
+    let other = world
+        .json(
+            Method::POST,
+            "/api/process-definition/key/approval/start",
+            &json!({"variables": {"subject": {"value": "x"}}}),
+        )
+        .await;
+    let other: Value = serde_json::from_slice(other.body()).unwrap();
+    let other = other["id"].as_str().unwrap();
+    let eve = json!({"value": "eve", "type": "String"});
+
+    for (method, path, body, want) in [
+        (
+            Method::PUT,
+            "variables/starter",
+            eve.clone(),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::PUT,
+            "variables/%73tarter",
+            eve.clone(),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::DELETE,
+            "variables/starter",
+            json!(null),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::POST,
+            "variables",
+            json!({"modifications": {"starter": eve}}),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::POST,
+            "variables",
+            json!({"deletions": ["starter"]}),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            Method::POST,
+            "variables",
+            json!({"modifications": {"other": eve}}),
+            StatusCode::NO_CONTENT,
+        ),
+    ] {
+        let answer = world
+            .json(
+                method.clone(),
+                &format!("/api/process-instance/{asked}/{path}"),
+                &body,
+            )
+            .await;
+        assert_eq!(answer.status(), want, "{method} {path} {body}");
+    }
+    let answer = world
+        .json(
+            Method::PUT,
+            &format!("/api/process-instance/{other}/variables/starter"),
+            &eve,
+        )
+        .await;
+    assert_eq!(
+        answer.status(),
+        StatusCode::NO_CONTENT,
+        "another model's variable"
+    );
+
+    let tasks = world
+        .get(&format!("/api/task?processInstanceId={asked}"))
+        .await;
+    let tasks: Value = serde_json::from_slice(tasks.body()).unwrap();
+    let task = tasks[0]["id"].as_str().unwrap();
+    let form = json!({"variables": {"starter": eve, "note": {"value": "y"}}});
+    let answer = world
+        .json(Method::POST, &format!("/api/task/{task}/complete"), &form)
+        .await;
+    assert_eq!(
+        answer.status(),
+        StatusCode::NO_CONTENT,
+        "a form may send all of its variables back"
+    );
+    let sent = world
+        .engine
+        .requests()
+        .into_iter()
+        .rfind(|sent| sent.target.ends_with("/complete"));
+    let sent: Value = serde_json::from_slice(&sent.unwrap().body).unwrap();
+    assert_eq!(sent, json!({"variables": {"note": {"value": "y"}}}));
+}

@@ -1,0 +1,134 @@
+//! An engine behind TLS: trusted by its own authority, and by no other.
+
+use std::sync::Arc;
+
+use bpmgate::body::Body;
+use bpmgate::demo::engine::Engine;
+use bpmgate::demo::issuer::Issuer;
+use http::Request;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::problem::refused;
+use crate::support::{Client, Gateway, Protocol, alice, config, whole};
+
+/// An authority with a certificate of its own.
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Takes TLS off in front of an engine, with a certificate for this name; the port.
+async fn tls_before(
+    engine: &Engine,
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    name: &str,
+) -> u16 {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    let provider = aws_lc_rs::default_provider();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let engine = engine.address();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust us goes away in the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let mut engine = TcpStream::connect(engine).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut engine).await;
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_https_engine_is_trusted_by_the_configured_authority_alone() {
+    let (ours, another) = (authority(), authority());
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let trusted = file("ours.pem", ours.pem());
+    let both = file("both.pem", another.pem() + &ours.pem());
+    let other = file("another.pem", another.pem());
+
+    for (ca_file, name, passes) in [
+        (Some(&trusted), "localhost", true),
+        (Some(&both), "localhost", true),
+        (Some(&other), "localhost", false),
+        // the system's, which do not know our authority
+        (None, "localhost", false),
+        // the right authority, for another host
+        (Some(&trusted), "engine.example", false),
+    ] {
+        let engine = Engine::start().await.unwrap();
+        let issuer = Issuer::start().await.unwrap();
+        let port = tls_before(&engine, &ours, name).await;
+        let mut config = config(&issuer, &format!("https://localhost:{port}/engine-rest"));
+        config.engine.retry.attempts = 0;
+        if let Some(ca_file) = ca_file {
+            config.engine.ca_file.clone_from(ca_file);
+        }
+        let gateway = Gateway::start(&config).await;
+        let client = Client::connect(gateway.address, Protocol::Http1).await;
+        let request = Request::get("/api/version").header("authorization", alice(&issuer));
+        let answer = client
+            .send(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
+        let answer = whole(answer).await.unwrap();
+        if passes {
+            assert_eq!(answer.status(), 200, "{ca_file:?} {name} {answer:?}");
+            assert_eq!(engine.request_count(), 1);
+        } else {
+            assert_eq!(
+                refused(&answer),
+                (502, "engine_unreachable".to_owned()),
+                "{ca_file:?} {name}"
+            );
+            assert_eq!(engine.connections(), 0, "no credentials go to a stranger");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_without_a_certificate_is_refused_at_the_start() {
+    let issuer = Issuer::start().await.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for text in [
+        "",
+        "no PEM",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let mut config = config(&issuer, "https://localhost:1/engine-rest");
+        file.path().clone_into(&mut config.engine.ca_file);
+        assert!(
+            bpmgate::engine::EngineClient::from_config(&config).is_err(),
+            "{text}"
+        );
+    }
+}
