@@ -428,8 +428,6 @@ pub(crate) struct Raw {
 /// An answer as it came off the wire.
 #[derive(Debug)]
 pub(crate) struct RawAnswer {
-    /// Status line and header fields with the blank line after them.
-    pub(crate) head: String,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// The body without its chunks.
@@ -505,7 +503,6 @@ impl Raw {
             headers.append(name, value.trim().parse().unwrap());
         }
         RawAnswer {
-            head,
             status,
             headers,
             body: Vec::new(),
