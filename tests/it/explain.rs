@@ -109,7 +109,7 @@ impl Explained {
         let lines = self.stdout.lines();
         lines
             .filter_map(|line| line.strip_prefix(verdict))
-            .map(|rest| rest.trim_start())
+            .map(str::trim_start)
             .map(|rest| rest.split_once("  ").map_or(rest, |(name, _)| name))
             .collect()
     }

@@ -111,7 +111,7 @@ fn the_engine_reads_in_every_spliced_body_what_the_gateway_promises() {
         let Plan::Rewrite(rules) = plan(&settings, &matched) else {
             unreachable!("{} is read", row.path)
         };
-        let (refused, result) = match rules.apply(&settings, &identity, &access, &[], &body) {
+        let (refused, result) = match rules.apply(&settings, &identity, &access, &[], None, &body) {
             Ok(result) => (String::new(), result.unwrap_or_else(|| body.clone())),
             Err(problem) => (problem.to_string(), Vec::new()),
         };
