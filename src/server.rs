@@ -22,6 +22,7 @@ use tower::Service;
 use tracing::{info, warn};
 
 pub use connection::{Connections, Limits};
+#[cfg(feature = "cli")]
 pub(crate) use resources::ConfiguredKeys;
 
 use crate::body::{Body, BoxError};

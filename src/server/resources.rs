@@ -162,6 +162,7 @@ fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
 }
 
 impl config::Access {
+    #[cfg(feature = "cli")]
     /// Every profile there is: the built-in ones, then those of one's own.
     ///
     /// # Errors

@@ -39,6 +39,13 @@ pub enum IssuerKeys {
 
 impl IssuerKeys {
     /// The keys that hold now.
+    #[cfg_attr(
+        not(feature = "fetch"),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "fetched keys may not be there yet"
+        )
+    )]
     fn current(&self) -> Option<Arc<KeySet>> {
         match self {
             Self::Fixed(keys) => Some(Arc::clone(keys)),
