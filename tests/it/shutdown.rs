@@ -72,8 +72,8 @@ async fn requests_in_flight_end_well_after_a_signal_and_new_connections_are_refu
         eventually("the requests", || engine.open_connections() >= 20).await;
         ending.gateway.signal(signal).await;
         refused(ending.gateway.address).await;
-        assert!(silent.read_to_end().await.is_empty());
-        assert!(idle.read_to_end().await.is_empty());
+        assert!(silent.until_closed().await.is_empty());
+        assert!(idle.until_closed().await.is_empty());
         assert_eq!(
             ending.gateway.child.try_wait().unwrap(),
             None,

@@ -231,7 +231,7 @@ impl Process {
         let (name, keys) = (issuer.url(), issuer.jwks_url());
         let text = format!(
             "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
-             access.default = \"transparent\"\ninitiator.model_initiator = false\n{more}\n\
+             access.default = \"transparent\"\n{more}\n\
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
         std::fs::write(&file, text).unwrap();
@@ -485,7 +485,7 @@ impl Raw {
         } else if let Some(length) = length {
             answer.body = self.exactly(length).await;
         } else {
-            answer.body = self.read_to_end().await;
+            answer.body = self.until_closed().await;
         }
         answer
     }
@@ -510,7 +510,7 @@ impl Raw {
     }
 
     /// Everything until the gateway closes the connection, in whichever way.
-    pub(crate) async fn read_to_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
     }
