@@ -85,6 +85,9 @@ fn tokens(c: &mut Criterion) {
     let request = || issued.by_alice(get(TASKS));
     let mut verify = VerifyTokenLayer::new(issued.verifier.clone()).layer(echo());
     measure(c, "verify_token/rs256", &mut verify, request);
+    let cached = issued.verifier.clone().with_cache(10);
+    let mut cached = VerifyTokenLayer::new(cached).layer(echo());
+    measure(c, "verify_token/cached", &mut cached, request);
     measure(c, "verify_token/missing", &mut verify, || get(TASKS));
 
     let mut extract = ExtractIdentityLayer::new().layer(echo());
@@ -197,6 +200,7 @@ fn whole(c: &mut Criterion) {
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),
+        audit: None,
         initiator: initiator::Settings::default(),
         models: Some(ModelSettings {
             believed: Duration::from_secs(1),

@@ -65,6 +65,8 @@ pub struct Config {
     ///
     /// With several, each needs its own `id_prefix`, unless `shared_ids = true`.
     pub issuers: Vec<Issuer>,
+    /// Tokens that were verified before.
+    pub token_cache: TokenCache,
     /// The variables that say who started a process.
     pub initiator: Initiator,
     /// Who may do what.
@@ -463,6 +465,23 @@ impl Default for Claims {
     }
 }
 
+/// `[token_cache]`: tokens that were verified before.
+///
+/// A token in it costs no signature check. It is refused all the same once it has expired, or once the issuer takes its key back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenCache {
+    /// How many tokens are remembered, at most 1000000; 0: none. Each takes about 4 KiB of memory. Tokens longer than 4 KiB are not remembered.
+    #[schemars(range(max = 1_000_000))]
+    pub entries: usize,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        Self { entries: 10_000 }
+    }
+}
+
 /// `[initiator]`: the variables that say who started a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -673,7 +692,8 @@ pub struct Telemetry {
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
-    /// Where the audit log goes: `"stdout"` or a file. Empty: nowhere.
+    /// Where the audit log goes: `"stdout"` or a file, which is appended to. Empty: there is none. A request that writes and cannot be
+    /// recorded is refused; `docs/audit.md` describes the lines.
     pub audit_log: String,
 }
 

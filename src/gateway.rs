@@ -11,18 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use tower::util::option_layer;
 use tower::{Service, ServiceBuilder};
 
 use crate::access::AccessRules;
+use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
 use crate::engine::EngineError;
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::layer::{
-    AdmitLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer, EngineAnswerLayer,
-    EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
-    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer, RetryLayer, RewritePathLayer,
-    RouteLayer, VerifyTokenLayer,
+    AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
+    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer,
+    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
+    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
 use crate::model::{ModelSettings, Models};
 use crate::token::Verifier;
@@ -50,6 +52,8 @@ pub struct Resources {
     pub verifier: Verifier,
     /// Who may do what.
     pub access: Arc<AccessRules>,
+    /// Where it is recorded who did what, if it is.
+    pub audit: Option<AuditLog>,
     /// Which variables say who started a process.
     pub initiator: initiator::Settings,
     /// How process models are asked for; `None` leaves their own initiator variables alone.
@@ -129,6 +133,12 @@ where
         .layer(ExtractIdentityLayer::new())
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
+        // below the match, which says what writes, and above all that may deny: it records both
+        .layer(option_layer(
+            r.audit
+                .clone()
+                .map(|log| AuditLayer::new(log, r.trusted_proxies.clone())),
+        ))
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used

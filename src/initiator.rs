@@ -27,13 +27,18 @@
 //! multipart bodies; of those only the variable's name in the path is checked.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 mod body;
+mod explain;
+
+pub use explain::Protection;
 
 /// How the initiator is written and protected (the table `[initiator]` of the configuration).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +171,14 @@ impl Names {
     }
 }
 
+/// For people: `` `initiator`, `initiatorEmail`, `initiatorName` ``.
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([id, email, name]) = self;
+        write!(f, "`{id}`, `{email}`, `{name}`")
+    }
+}
+
 /// `initiator`, `initiatorEmail`, `initiatorName`.
 impl Default for Names {
     fn default() -> Self {
@@ -226,7 +239,8 @@ impl Rules {
     /// Reads a request's body and returns the one to send in its place, or `None` to send it as it is.
     ///
     /// An empty body is read as `{}`, as by the engine. `model` are the initiator variables of the process's
-    /// own model: written with the caller's id, and protected, as the three names are.
+    /// own model: written with the caller's id, and protected, as the three names are. What an audit wants to
+    /// know of the body is noted in `findings`.
     ///
     /// # Errors
     /// [`Problem::BodyInvalid`] where the body is not the JSON that the engine would read in one way only,
@@ -238,6 +252,7 @@ impl Rules {
         identity: &Identity,
         access: &Access,
         model: &[Box<str>],
+        findings: Option<&Findings>,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
         let protects = |name: &str| {
@@ -254,6 +269,7 @@ impl Rules {
             identity,
             access,
             written: &written,
+            findings,
         }
         .run(body)
     }
@@ -283,6 +299,7 @@ impl Rules {
             is_protected: &notes,
             identity,
             access,
+            findings: None,
             written: "",
         }
         .run(body);

@@ -5,6 +5,7 @@
 //! that misses a value which another one must provide fails closed.
 
 pub mod admit;
+pub mod audit;
 pub mod authorize;
 mod checked;
 pub mod cors;
@@ -26,6 +27,7 @@ pub mod route;
 pub mod verify_token;
 
 pub use admit::{Admit, AdmitLayer};
+pub use audit::{Audit, AuditLayer, MAX_LOOKED_AT};
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use checked::{Check, CheckLayer, Checked, Checking};
 pub use cors::{Cors, CorsLayer, CorsOrigins};

@@ -16,6 +16,7 @@
 //!    |  VerifyTokenLayer      signature, issuer, audience, times     401   puts VerifiedToken
 //!    |  ExtractIdentityLayer  who calls                              401   puts Identity
 //!    |  MatchOperationLayer   which operation of the engine this is        puts Matched
+//!    |  AuditLayer            who did what, if that is asked for  503
 //!    |  AuthorizeLayer        what the caller may do                 403   puts Access
 //!    |  EngineAnswerLayer     the answer: headers cleaned, links made public
 //!    |  RewritePathLayer      /api to /engine-rest
@@ -135,6 +136,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod audit;
 pub mod body;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -90,6 +90,9 @@ pub enum Problem {
     /// 503 `overloaded`: too many requests in flight.
     #[error("overloaded")]
     Overloaded,
+    /// 503 `audit_unavailable`: what was asked for could not be recorded, so it was not done.
+    #[error("audit log unavailable")]
+    AuditUnavailable,
     /// 504 `engine_timeout`: no answer in time.
     #[error("engine timeout")]
     EngineTimeout,
@@ -228,6 +231,11 @@ impl Problem {
                 "Issuer keys unavailable",
             ),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
+            Self::AuditUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "audit_unavailable",
+                "Audit log unavailable",
+            ),
             Self::EngineTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "engine_timeout",
@@ -318,6 +326,9 @@ impl Problem {
                 "The keys to check the token with cannot be had yet. Try again in some seconds.".into()
             }
             Self::Overloaded => "Too many requests are in flight. Try again in some seconds.".into(),
+            Self::AuditUnavailable => {
+                "The request could not be recorded for the audit, so it was not carried out. Try again later.".into()
+            }
             Self::EngineTimeout => "The process engine did not answer in time.".into(),
         }
     }
@@ -341,7 +352,7 @@ impl Problem {
     /// After how many seconds it makes sense to try again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
-        if matches!(self, Self::KeysUnavailable) {
+        if matches!(self, Self::KeysUnavailable | Self::AuditUnavailable) {
             Some(5)
         } else if matches!(self, Self::Overloaded) {
             Some(1)
@@ -422,6 +433,7 @@ mod tests {
             Problem::ModelUnavailable,
             Problem::KeysUnavailable,
             Problem::Overloaded,
+            Problem::AuditUnavailable,
             Problem::EngineTimeout,
         ];
         for problem in &all {
@@ -449,6 +461,7 @@ mod tests {
                 | Problem::ModelUnavailable
                 | Problem::KeysUnavailable
                 | Problem::Overloaded
+                | Problem::AuditUnavailable
                 | Problem::EngineTimeout => {}
                 Problem::ClientGone => panic!("never sent"),
             }

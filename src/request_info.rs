@@ -50,8 +50,12 @@ struct Fields {
     operation: OnceLock<&'static Operation>,
     route: OnceLock<&'static str>,
     profile: OnceLock<Arc<str>>,
+    rule: OnceLock<usize>,
     subject: OnceLock<Identity>,
     code: OnceLock<&'static str>,
+    business_key: OnceLock<String>,
+    event: OnceLock<String>,
+    reason: OnceLock<String>,
     believed: OnceLock<Believed>,
     model_changed: OnceLock<()>,
 }
@@ -85,6 +89,10 @@ impl Findings {
         profile, note_profile, Arc<str>
     }
     finding! {
+        /// The place of the access rule that chose the profile, from 0; none for the default.
+        rule, note_rule, usize
+    }
+    finding! {
         /// The caller.
         subject, note_subject, Identity
     }
@@ -99,5 +107,17 @@ impl Findings {
     finding! {
         /// The code of the problem that the gateway answered with.
         code, note_code, &'static str
+    }
+    finding! {
+        /// The `businessKey` in the body, at most [`MAX_TEXT_CHARS`](crate::audit::MAX_TEXT_CHARS) long.
+        business_key, note_business_key, String
+    }
+    finding! {
+        /// The name of the message or signal in the body, as long at most.
+        event, note_event, String
+    }
+    finding! {
+        /// Why the caller does it, where the engine has no place for that; as long at most.
+        reason, note_reason, String
     }
 }

@@ -1,7 +1,7 @@
 //! Keys that are accepted but do nothing yet, as one table: a row goes when its key starts to work.
 //!
 //! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: plain HTTP where TLS was asked
-//! for, an access rule that nobody enforces, an audit log that nobody writes.
+//! for, one node where several were.
 
 use super::diagnostic::{Finding, Severity};
 use super::{Config, CredentialsMode};
@@ -33,7 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 8] = [
+pub(super) const NOT_YET: [NotYet; 7] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -75,12 +75,6 @@ pub(super) const NOT_YET: [NotYet; 8] = [
         severity: Severity::Warning,
         asked: |config| config.telemetry.otlp_endpoint.is_some(),
         title: "does nothing yet: no traces are sent",
-    },
-    NotYet {
-        key: "telemetry.audit_log",
-        severity: Severity::Error,
-        asked: |config| !config.telemetry.audit_log.is_empty(),
-        title: "is not supported yet, and no audit log would be written",
     },
 ];
 

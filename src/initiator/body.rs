@@ -4,9 +4,11 @@
 
 use super::{Rules, Treatment};
 use crate::access::Access;
+use crate::audit::cut;
 use crate::identity::Identity;
 use crate::operation::{BodyPath, Guarded, Step};
 use crate::problem::Problem;
+use crate::request_info::Findings;
 use crate::splice::{Fate, Kind, Reader, SpliceError};
 
 /// All that a pass needs to know.
@@ -18,11 +20,13 @@ pub(super) struct Walk<'a> {
     pub(super) access: &'a Access,
     /// The members to write, as JSON; empty where nothing is written.
     pub(super) written: &'a str,
+    /// Where what the audit log wants to know of the body is noted.
+    pub(super) findings: Option<&'a Findings>,
 }
 
 /// A place of the catalogue, and how many steps of the way to it have been gone.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     path: &'static BodyPath,
     gone: usize,
 }
@@ -58,11 +62,7 @@ impl Walk<'_> {
 
     fn top_level(&self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
         let operation = self.rules.operation;
-        let places: Vec<Place> = operation
-            .body_paths
-            .iter()
-            .map(|path| Place { path, gone: 0 })
-            .collect();
+        let places: Vec<Place> = operation.body_paths.iter().map(Place::of).collect();
         let mut users_missing = if self.access.members.others {
             Vec::new()
         } else {
@@ -92,6 +92,12 @@ impl Walk<'_> {
             if to_write == Some(name) {
                 to_write = None;
             }
+            if let Some(note) = self.notes(name)
+                && reader.kind()? == Kind::String
+            {
+                note(cut(&reader.str()?));
+                return Ok(Fate::Keep);
+            }
             self.member(reader, name, &places)?;
             Ok(Fate::Keep)
         })?;
@@ -102,6 +108,17 @@ impl Walk<'_> {
             reader.append(top, &format!(r#""{member}":{{{}}}"#, self.written));
         }
         Ok(())
+    }
+
+    /// How a member of the top level is noted for the audit log, if it is.
+    fn notes(&self, name: &str) -> Option<impl FnOnce(String)> {
+        let findings = self.findings?;
+        let note = match (name, self.rules.operation.id) {
+            ("businessKey", _) => Findings::note_business_key,
+            ("messageName", "deliverMessage") | ("name", "throwSignal") => Findings::note_event,
+            _ => return None,
+        };
+        Some(move |text| note(findings, text))
     }
 
     /// Reads the value of a member of an object that lies on the way to `places`.
@@ -263,6 +280,10 @@ impl Walk<'_> {
 }
 
 impl Place {
+    pub(super) fn of(path: &'static BodyPath) -> Self {
+        Self { path, gone: 0 }
+    }
+
     fn steps(&self) -> &'static [Step] {
         match self.path {
             BodyPath::Map(steps) | BodyPath::Names(steps) | BodyPath::NamedObjects(steps) => steps,
@@ -291,7 +312,7 @@ impl Place {
     }
 
     /// Whether a map edits variables by name, so that leaving one out would not do what was asked.
-    fn edits_by_name(&self, rules: Rules) -> bool {
+    pub(super) fn edits_by_name(&self, rules: Rules) -> bool {
         rules.operation.id == VARIABLES_ASYNC
             || self
                 .steps()

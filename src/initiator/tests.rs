@@ -78,7 +78,7 @@ fn run_as(
         Plan::Pass => Ok(None),
         Plan::Refuse(problem) => Err(problem),
         Plan::Rewrite(rules) => Ok(rules
-            .apply(settings, identity, access, &[], body)?
+            .apply(settings, identity, access, &[], None, body)?
             .map(|body| String::from_utf8(body).unwrap())),
     }
 }
@@ -1136,4 +1136,133 @@ fn mutated_bodies_are_refused_or_ours() {
         refused > 1000 && sent > 1000,
         "{refused} refused, {sent} sent"
     );
+}
+
+#[test]
+fn business_keys_and_the_names_of_messages_and_signals_are_noted_and_nothing_else() {
+    let long = "ü".repeat(300);
+    let start = ("POST", "/process-definition/key/order/start");
+    for (request, body, key, event) in [
+        (
+            start,
+            r#"{"businessKey":"b-\u0031"}"#.to_owned(),
+            Some("b-1".to_owned()),
+            None,
+        ),
+        (
+            start,
+            format!(r#"{{"businessKey":"{long}"}}"#),
+            Some("ü".repeat(255)),
+            None,
+        ),
+        (
+            start,
+            r#"{"businessKey":null,"name":"n","messageName":"m"}"#.to_owned(),
+            None,
+            None,
+        ),
+        (start, r#"{"businessKey":{"x":1}}"#.to_owned(), None, None),
+        (
+            start,
+            r#"{"variables":{"businessKey":{"value":"v"}}}"#.to_owned(),
+            None,
+            None,
+        ),
+        (
+            ("POST", "/message"),
+            r#"{"name":"n","messageName":"m","businessKey":"b"}"#.to_owned(),
+            Some("b".to_owned()),
+            Some("m".to_owned()),
+        ),
+        (
+            ("POST", "/signal"),
+            r#"{"name":"s","messageName":"m"}"#.to_owned(),
+            None,
+            Some("s".to_owned()),
+        ),
+        (
+            ("POST", "/filter/create"),
+            r#"{"name":"n"}"#.to_owned(),
+            None,
+            None,
+        ),
+    ] {
+        let settings = Settings::default();
+        let Plan::Rewrite(rules) = plan(&settings, &matched(request)) else {
+            panic!("{request:?} is not read");
+        };
+        let findings = Findings::default();
+        rules
+            .apply(
+                &settings,
+                &alice(),
+                &admin(),
+                &[],
+                Some(&findings),
+                body.as_bytes(),
+            )
+            .unwrap();
+        assert_eq!(findings.business_key(), key.as_ref(), "{body}");
+        assert_eq!(findings.event(), event.as_ref(), "{body}");
+    }
+}
+
+#[test]
+fn what_happens_to_protected_names_is_told_place_by_place() {
+    use Protection::{Refused, Removed, Written};
+    let inject = Settings {
+        messages: Messages::Inject,
+        ..Settings::default()
+    };
+    let unprotected = Settings {
+        protect_later_writes: false,
+        ..Settings::default()
+    };
+    let default = Settings::default();
+    for (settings, request, want) in [
+        (
+            &default,
+            ("POST", "/process-definition/key/order/start"),
+            vec![
+                ("variables", Written),
+                ("startInstructions[].variables", Removed),
+            ],
+        ),
+        (
+            &default,
+            ("POST", "/message"),
+            vec![
+                ("processVariables", Removed),
+                ("processVariablesLocal", Removed),
+                ("processVariablesToTriggeredScope", Removed),
+            ],
+        ),
+        (
+            &inject,
+            ("POST", "/message"),
+            vec![
+                ("processVariables", Written),
+                ("processVariablesLocal", Removed),
+                ("processVariablesToTriggeredScope", Removed),
+            ],
+        ),
+        (
+            &default,
+            ("POST", "/task/7/variables"),
+            vec![("modifications", Refused), ("deletions[]", Refused)],
+        ),
+        (
+            &default,
+            ("POST", "/task/7/complete"),
+            vec![("variables", Removed)],
+        ),
+        (&unprotected, ("POST", "/task/7/complete"), vec![]),
+    ] {
+        let Plan::Rewrite(rules) = plan(settings, &matched(request)) else {
+            panic!("{request:?} is not read");
+        };
+        let told = rules.protections();
+        let told: Vec<_> = told.iter().map(|(place, what)| (&**place, *what)).collect();
+        assert_eq!(told, want, "{request:?}");
+    }
 }

@@ -56,7 +56,11 @@ impl Check for Authorize {
             "the access check stands before the operation match",
         ))?;
         if let Some(findings) = extensions.get::<Findings>() {
-            findings.note_profile(self.rules.profile_of(caller).0.name().clone());
+            let (profile, rule) = self.rules.profile_of(caller);
+            findings.note_profile(profile.name().clone());
+            if let Some(rule) = rule {
+                findings.note_rule(rule);
+            }
         }
         let access = self.rules.decide(caller, matched, request.uri().query())?;
         request.extensions_mut().insert(access);

@@ -47,16 +47,19 @@ impl MatchOperationLayer {
     /// Looks below these prefixes; a path below none of them is unknown.
     #[must_use]
     pub fn new(prefixes: Vec<String>) -> Self {
-        Self::of(MatchOperation { prefixes })
+        Self::of(MatchOperation::new(prefixes))
+    }
+}
+
+impl MatchOperation {
+    pub(crate) fn new(prefixes: Vec<String>) -> Self {
+        Self { prefixes }
     }
 }
 
 impl Check for MatchOperation {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
         let method = request.method();
-        if matches!(*method, Method::CONNECT | Method::TRACE) {
-            return Err(Problem::MethodNotAllowed(FORWARDED.into()));
-        }
         let matched = match strip_prefix(&self.prefixes, request.uri().path()) {
             Some(path) => Catalogue::builtin().find(request.method(), path),
             None => Matched::Unknown,
@@ -67,6 +70,13 @@ impl Check for MatchOperation {
                 .any(|known| known.eq_ignore_ascii_case(method.as_str()))
         {
             return Err(Problem::MethodNotAllowed(allow.clone()));
+        }
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            let allow = match matched {
+                Matched::OtherMethods(allow) => allow,
+                Matched::Operation(_) | Matched::Unknown => FORWARDED.into(),
+            };
+            return Err(Problem::MethodNotAllowed(allow));
         }
         if let (Matched::Operation(found), Some(findings)) =
             (&matched, request.extensions().get::<Findings>())
@@ -94,7 +104,7 @@ mod tests {
             ("post", "/api/process-definition/key/a/start", Some("POST")),
             ("Get", "/api/engine", Some("GET, HEAD")),
             ("head", "/api/engine", Some("GET, HEAD")),
-            ("TRACE", "/api/engine", Some(FORWARDED)),
+            ("TRACE", "/api/engine", Some("GET, HEAD")),
             ("CONNECT", "/api/nothing", Some(FORWARDED)),
             ("PATCH", "/api/engine", None),
             ("PROPFIND", "/api/engine", None),

@@ -181,7 +181,7 @@ impl Report {
 }
 
 /// To the microsecond, which is as much as a log needs.
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1000.0
 }
 

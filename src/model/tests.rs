@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -48,11 +49,11 @@ fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Model
     (Models::new(engine, "/rest/", settings), asked)
 }
 
-fn matched(method: Method, path: &str) -> Match {
-    match Catalogue::builtin().find(&method, path) {
-        Matched::Operation(matched) => matched,
-        other => panic!("{path}: {other:?}"),
-    }
+fn matched(method: impl Borrow<Method>, path: &str) -> Match {
+    let Matched::Operation(matched) = Catalogue::builtin().find(method.borrow(), path) else {
+        panic!("{path} is no operation");
+    };
+    matched
 }
 
 fn xml(key: &str, initiator: &str) -> String {

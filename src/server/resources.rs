@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::access::{AccessRules, Builtin, Profile, When};
+use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
 use crate::engine::{ClientSettings, EngineClient};
@@ -23,7 +24,7 @@ impl Resources {
     /// Takes them from the configuration; the issuers' keys are fetched in the background.
     ///
     /// # Errors
-    /// What is in the configuration cannot be used: a key file, a name of a variable.
+    /// What is in the configuration cannot be used: a key file, a name of a variable, the audit log's file.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, which the background fetches need.
@@ -44,6 +45,11 @@ impl Resources {
             Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
         let issuers = keys.collect::<Result<Vec<_>, _>>()?;
+        let verifier = if config.shared_ids {
+            Verifier::with_shared_ids(issuers)?
+        } else {
+            Verifier::new(issuers)?
+        };
         Ok(Self {
             prefixes: config
                 .routes
@@ -74,12 +80,9 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: if config.shared_ids {
-                Verifier::with_shared_ids(issuers)?
-            } else {
-                Verifier::new(issuers)?
-            },
+            verifier: verifier.with_cache(config.token_cache.entries),
             access: Arc::new(access(&config.access)?),
+            audit: audit(config)?,
             initiator: initiator_of(&config.initiator)?,
             models: config.initiator.model_initiator.then(|| ModelSettings {
                 believed: config.initiator.model_cache,
@@ -158,6 +161,21 @@ fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
     })
 }
 
+impl config::Access {
+    /// Every profile there is: the built-in ones, then those of one's own.
+    ///
+    /// # Errors
+    /// One names an operation that there is not, or extends a profile that there is not.
+    pub(crate) fn all_profiles(&self) -> Result<Vec<Profile>, BoxError> {
+        let names = Builtin::ALL.iter().map(|builtin| builtin.as_str());
+        let own = self.profiles.keys().map(String::as_str);
+        names
+            .chain(own)
+            .map(|name| profile(self, name, self.profiles.len()))
+            .collect()
+    }
+}
+
 /// The profile of this name; `steps` bounds the chain of `extends`, which the loader has checked.
 fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, BoxError> {
     if let Some(builtin) = Builtin::ALL
@@ -180,6 +198,16 @@ fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, 
         }
     };
     Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
+}
+
+/// Opens the audit log.
+fn audit(config: &Config) -> Result<Option<AuditLog>, BoxError> {
+    let open = |target| AuditLog::open(&target, config.server.limits.requests_in_flight);
+    let log = Target::parse(&config.telemetry.audit_log).map(open);
+    log.transpose().map_err(|error| {
+        let target = &config.telemetry.audit_log;
+        format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
+    })
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {

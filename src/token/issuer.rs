@@ -216,7 +216,7 @@ pub(super) enum Access {
     Says(&'static str, &'static str),
     /// It names the client that asked for it.
     NamesClient,
-    /// It has no hash of another token (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11).
+    /// It has no hash of another token (`OpenID` Connect Core 1.0 §3.1.3.6, §3.3.2.11).
     HasNoHash,
     /// Not at all.
     Unmarked,

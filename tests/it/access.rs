@@ -158,20 +158,22 @@ async fn what_is_no_operation_is_404_or_405_but_for_transparent() {
         assert_eq!(world.engine.connections(), 0);
     }
     let world = world("transparent").await;
-    for (number, (method, path, ..)) in rows.into_iter().enumerate() {
+    let mut forwarded = 0;
+    for (method, path, ..) in rows {
         let answer = send(&world, method, path, "").await;
-        assert_ne!(
-            answer
-                .headers()
-                .get("content-type")
-                .map(http::HeaderValue::as_bytes),
-            Some(&b"application/problem+json"[..])
-        );
+        let content_type = answer.headers().get("content-type");
+        let ours = content_type.is_some_and(|value| value == "application/problem+json");
+        // Another case is another engine's method, and TRACE would show our credentials.
+        let never = ["get", "post", "TRACE"].contains(&method);
+        assert_eq!(ours, never, "{method} {path}");
+        forwarded += usize::from(!never);
         let seen = world.engine.requests();
-        assert_eq!(seen.len(), number + 1, "{method} {path}");
-        let last = seen.last().unwrap();
-        assert_eq!(last.method.as_str(), method);
-        assert_eq!(last.target, path.replacen("/api", "/engine-rest", 1));
+        assert_eq!(seen.len(), forwarded, "{method} {path}");
+        if !never {
+            let last = seen.last().unwrap();
+            assert_eq!(last.method.as_str(), method);
+            assert_eq!(last.target, path.replacen("/api", "/engine-rest", 1));
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use crate::support::{
 
 const START: &str = "/api/process-definition/key/approval/start";
 
-/// What nobody can bring about from outside.
-const OUT_OF_REACH: [&str; 2] = ["internal", "misconfigured"];
+/// What nobody can bring about from outside; `audit.rs` has a full disk for the last one.
+const OUT_OF_REACH: [&str; 3] = ["internal", "misconfigured", "audit_unavailable"];
 
 /// The codes of `docs/errors.md` with their status.
 fn documented() -> BTreeMap<String, u16> {
@@ -135,6 +135,20 @@ async fn every_documented_problem_is_answered_as_documented() {
         .await,
     );
 
+    let modelless = World::with(|config| config.initiator.model_initiator = true).await;
+    let broken = Script::status(StatusCode::INTERNAL_SERVER_ERROR, "");
+    modelless
+        .engine
+        .script("/engine-rest/process-definition/", broken);
+    let request = modelless.request(Method::POST, START).body(Body::empty());
+    answers.push(modelless.send(request.unwrap()).await);
+    assert_eq!(
+        modelless
+            .engine
+            .requests_to(&START.replace("/api", "/engine-rest")),
+        0
+    );
+
     let issuer = Issuer::start().await.unwrap();
     let garbage = RawEngine::answering("SMTP ready\r\n\r\n", Then::Close)
         .await
@@ -154,6 +168,26 @@ async fn every_documented_problem_is_answered_as_documented() {
             .unwrap();
         answers.push(whole(answer).await.unwrap());
     }
+
+    let strict = World::with(|config| {
+        config.initiator.model_initiator = true;
+        config.telemetry.audit_log = "/dev/full".to_owned();
+    })
+    .await;
+    strict.engine.script(
+        "/engine-rest/process-definition",
+        Script::status(StatusCode::INTERNAL_SERVER_ERROR, ""),
+    );
+    let start = || {
+        strict
+            .request(Method::POST, START)
+            .body(Body::empty())
+            .unwrap()
+    };
+    answers.push(strict.send(start()).await);
+    // The record of that one found no room on the disk.
+    let answer = until(&strict, start, "audit_unavailable").await;
+    answers.push(answer);
 
     let mut seen = BTreeMap::new();
     for answer in &answers {
@@ -208,4 +242,19 @@ async fn a_problem_is_json_whatever_was_asked_for() {
         let answer = world.send(request.body(Body::empty()).unwrap()).await;
         assert_eq!(problem(&answer)["code"], "token_missing");
     }
+}
+
+/// Sends such requests until one is answered with the code.
+async fn until(world: &World, request: impl Fn() -> Request<Body>, code: &str) -> Response<Bytes> {
+    let answered = async {
+        loop {
+            let answer = world.send(request()).await;
+            if problem(&answer)["code"] == code {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered)
+        .await
+        .unwrap()
 }

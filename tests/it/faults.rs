@@ -184,7 +184,7 @@ async fn an_engine_that_takes_no_body_is_504() {
     .unwrap();
     let url = engine.url();
     let world = World::over(engine, &url, |config| {
-        config.engine.timeouts.response = SHORT
+        config.engine.timeouts.response = SHORT;
     })
     .await;
     // More than the sockets on the way hold.

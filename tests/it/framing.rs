@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
@@ -210,7 +210,6 @@ async fn trailers_of_an_answer_reach_the_client_that_takes_them() {
         (&b"abc"[..], "\r\n")
     );
 
-    use http_body_util::BodyExt as _;
     let client = world.client(Protocol::Http2).await;
     let request = world.request(Method::GET, "/api/x").header(TE, "trailers");
     let answer = client

@@ -13,11 +13,13 @@
 )]
 
 mod access;
+mod audit;
 mod check;
 mod connections;
 mod cors;
 mod demo;
 mod errors;
+mod explain;
 mod faults;
 mod framing;
 mod headers;

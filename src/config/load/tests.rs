@@ -418,12 +418,7 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
             &["warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent"],
         ),
         ("telemetry.audit_log = \"\"", &[]),
-        (
-            "telemetry.audit_log = \"stdout\"",
-            &[
-                "error: `telemetry.audit_log` is not supported yet, and no audit log would be written",
-            ],
-        ),
+        ("telemetry.audit_log = \"stdout\"", &[]),
     ]);
 }
 
