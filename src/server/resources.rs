@@ -162,11 +162,11 @@ fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
 }
 
 impl config::Access {
-    #[cfg(feature = "cli")]
     /// Every profile there is: the built-in ones, then those of one's own.
     ///
     /// # Errors
     /// One names an operation that there is not, or extends a profile that there is not.
+    #[cfg(feature = "cli")]
     pub(crate) fn all_profiles(&self) -> Result<Vec<Profile>, BoxError> {
         let names = Builtin::ALL.iter().map(|builtin| builtin.as_str());
         let own = self.profiles.keys().map(String::as_str);
