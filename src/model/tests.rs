@@ -151,10 +151,6 @@ async fn an_unknown_definition_goes_on_and_any_other_failure_does_not() {
             vec![("/process-definition/key/order", 500, "{}")],
         ),
         (
-            "key 401",
-            vec![("/process-definition/key/order", 401, "{}")],
-        ),
-        (
             "key no JSON",
             vec![("/process-definition/key/order", 200, "<html>")],
         ),
@@ -319,4 +315,12 @@ async fn what_is_believed_for_no_time_is_asked_each_time() {
     asked.take();
     models.protected(&start, b"{}", vec![]).await.unwrap();
     assert_eq!(asked.take(), ["/process-definition/key/order"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_refuses_our_account_is_called_so() {
+    let (models, _) = models(&[("/process-definition/key/order", 401, "")]);
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    let failed = models.protected(&start, b"{}", vec![]).await;
+    assert_eq!(failed.unwrap_err(), Problem::EngineRejectedCredentials);
 }

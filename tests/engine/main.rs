@@ -15,6 +15,7 @@
 
 mod catalogue;
 mod check;
+mod openapi;
 mod starts;
 mod support;
 mod tricks;
