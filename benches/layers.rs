@@ -210,6 +210,7 @@ fn whole(c: &mut Criterion) {
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
         requests_in_flight: 10_000,
+        requests_in_flight_per_caller: 10_000,
         response_timeout: Duration::from_secs(30),
         retry_attempts: 3,
         retry_backoff: Duration::from_millis(500),

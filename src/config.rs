@@ -169,6 +169,10 @@ pub struct Limits {
     /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
     #[schemars(range(min = 1))]
     pub requests_in_flight: usize,
+    /// Requests of one caller in progress at the same time; more are 429 `too_many_requests`. An engine has some
+    /// 200 threads, and a slow upload holds one, so a single caller should not be given them all.
+    #[schemars(range(min = 1))]
+    pub requests_in_flight_per_caller: usize,
 }
 
 impl Default for Limits {
@@ -183,6 +187,7 @@ impl Default for Limits {
             request_body: ByteSize::from_mib(1024),
             rewritten_body: ByteSize::from_mib(16),
             requests_in_flight: 10_000,
+            requests_in_flight_per_caller: 100,
         }
     }
 }

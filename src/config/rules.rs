@@ -47,6 +47,12 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
         1,
         usize::MAX,
     ));
+    findings.extend(within(
+        "server.limits.requests_in_flight_per_caller",
+        limits.requests_in_flight_per_caller,
+        1,
+        usize::MAX,
+    ));
     // hyper reads headers into a buffer of at least 8 KiB.
     findings.extend(size(
         "server.limits.header_bytes",

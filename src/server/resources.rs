@@ -92,6 +92,7 @@ impl Resources {
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
+            requests_in_flight_per_caller: config.server.limits.requests_in_flight_per_caller,
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,

@@ -1,4 +1,4 @@
-//! The operation catalogue against the vendor's own OpenAPI document, which Maven fetches.
+//! The operation catalogue against the vendor's own `OpenAPI` document, which Maven fetches.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -168,6 +168,8 @@ pub(crate) fn config(issuer: &Issuer, engine_url: &str) -> Config {
     "transparent".clone_into(&mut config.access.default);
     // So that the engine sees the client's requests alone; `models.rs` tests those of the gateway.
     config.initiator.model_initiator = false;
+    // All tests are Alice's; `faults.rs` tests what one caller may have at once.
+    config.server.limits.requests_in_flight_per_caller = 10_000;
     config.issuers = vec![config::Issuer {
         issuer: issuer.url().parse().unwrap(),
         jwks_url: Some(issuer.jwks_url().parse().unwrap()),
@@ -230,7 +232,7 @@ impl Process {
         let file = directory.path().join("config.toml");
         let (name, keys) = (issuer.url(), issuer.jwks_url());
         let text = format!(
-            "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
+            "server.listen = \"127.0.0.1:0\"\nserver.limits.requests_in_flight_per_caller = 10000\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
              access.default = \"transparent\"\n{more}\n\
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
