@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance jdk fuzz fuzz-short lint format bench
+.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -26,6 +26,12 @@ test-rust: ## Run the tests that need nothing but Rust
 
 test-acceptance: jdk ## Run the tests against a real engine alone
 	cargo test --features acceptance --test engine
+
+BODIES ?= 2000000
+SEED ?= 1
+
+oracle: jdk ## Hold random bodies against the engine's own reader: BODIES=2000000 SEED=1
+	BODIES=$(BODIES) SEED=$(SEED) cargo test --features acceptance --test oracle -- --nocapture
 
 FUZZ_TARGETS := path token jwks splice matcher
 # Sanitizers look for what unsafe code does wrong, and the crate has none. What is found new goes into the
