@@ -4,6 +4,7 @@ pub(crate) mod engine;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod issuer;
+pub(crate) mod jar;
 pub(crate) mod model;
 pub(crate) mod raw;
 

@@ -31,7 +31,7 @@ public class Oracle {
 
   /** As {@code variables} in the gateway's own output. */
   private static final Map<String, String> OURS =
-      new HashMap<>(Map.of("initiator", "user_ada", "initiatorEmail", "ada@example.org", "initiatorName", "Ada \"\\\u00ff\u2028"));
+      new HashMap<>(Map.of("initiator", "user_ada", "initiatorEmail", "ada@example.org", "initiatorName", "Ada \"\\\u00ff\u2028", "starter", "user_ada"));
 
   /** They select and write nothing. */
   private static final Set<String> SELECTING = Set.of("correlationKeys", "localCorrelationKeys");

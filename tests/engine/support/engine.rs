@@ -1,22 +1,18 @@
 //! A real Operaton, built by Maven, shared by all tests of this binary.
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::DEADLINE;
 use super::http::{Answer, basic, json_request, request, send};
+use super::{DEADLINE, jar};
 
 /// The engine's process, and what a test asks of it behind the gateway's back.
 pub(crate) struct Engine {
@@ -33,7 +29,7 @@ impl Engine {
     }
 
     async fn start() -> Self {
-        let started = tokio::task::spawn_blocking(|| launch(&build()));
+        let started = tokio::task::spawn_blocking(|| launch(&jar::build()));
         let (process, address) = started.await.expect("an engine that starts");
         let engine = Self {
             address,
@@ -152,58 +148,6 @@ impl Engine {
         })
         .collect()
     }
-}
-
-/// The Maven project, part of this binary so that its name in the cache cannot lie.
-const SOURCES: [(&str, &str); 3] = [
-    ("pom.xml", include_str!("../operaton/pom.xml")),
-    (
-        "src/main/resources/application.yaml",
-        include_str!("../operaton/src/main/resources/application.yaml"),
-    ),
-    (
-        "src/main/java/engine/Engine.java",
-        include_str!("../operaton/src/main/java/engine/Engine.java"),
-    ),
-];
-
-/// The engine's jar: from the cache, or built into it.
-fn build() -> PathBuf {
-    let cache = std::env::var_os("BPMGATE_ENGINE_CACHE").map_or_else(
-        || Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine"),
-        PathBuf::from,
-    );
-    fs::create_dir_all(&cache).expect("a directory for the engine");
-    let sources = SOURCES.map(|(path, text)| [path, text].concat()).concat();
-    let hash = BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, sources.as_bytes()).as_ref()[..12]);
-    let jar = cache.join(format!("engine-{hash}.jar"));
-
-    // Two runs at the same time: one builds, the other waits here and finds the jar.
-    let lock = File::create(cache.join("lock")).expect("a lock file");
-    lock.lock().expect("a file system that locks");
-    if jar.exists() {
-        return jar;
-    }
-    let project = tempfile::tempdir_in(&cache).unwrap();
-    for (path, text) in SOURCES {
-        let file = project.path().join(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, text).unwrap();
-    }
-    let maven = Command::new("mvn")
-        .args(["--batch-mode", "--quiet", "-DskipTests", "package"])
-        .current_dir(&project)
-        .stdin(Stdio::null())
-        .output()
-        .expect("Maven (`mvn`) to build the engine with");
-    let said = String::from_utf8_lossy(&maven.stdout);
-    assert!(
-        maven.status.success(),
-        "Maven cannot build the engine:\n{said}"
-    );
-    // Under its name only when it is whole: a build that was killed leaves no half of one.
-    fs::rename(project.path().join("target/engine.jar"), &jar).unwrap();
-    jar
 }
 
 /// Starts the jar and waits for the line in which it says where it listens.
