@@ -15,6 +15,9 @@
 
 mod catalogue;
 mod check;
+mod events;
+mod later;
+mod model;
 mod starts;
 mod support;
 mod tricks;
