@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::starts::of;
 use crate::support::gateway::Options;
 use crate::support::http::{Answer, json_request, request, send};
 use crate::support::issuer::{ADA, MALLORY};
-use crate::support::model;
-use crate::support::{DEADLINE, Engine, Gateway, Issuer};
+use crate::support::target::{CASE, FORGED, KEY, deploy};
+use crate::support::{DEADLINE, Engine, Gateway, Issuer, Target};
 
 /// One way to write; of path and body the names in braces are filled in, see [`Target::fill`].
 struct Write {
@@ -47,25 +47,6 @@ enum Direct {
     Kept,
 }
 
-/// An instance, and who is to write into it.
-struct Target<'a> {
-    /// `processInstanceId` or `caseInstanceId`.
-    kind: &'static str,
-    instance: String,
-    base: String,
-    authorization: String,
-    engine: &'a Engine,
-}
-
-const KEY: &str = "later";
-const OTHER: &str = "later-other";
-const CASE: &str = "later-case";
-const CALLED: &str = "later-called";
-
-/// What a form that holds everything sends: the protected names too, and one of its own.
-const FORGED: &str = r#"{"initiator":{"value":"mallory","type":"String"},
-    "initiatorEmail":{"value":"mallory@example.org","type":"String"},"color":{"value":"blue","type":"String"},
-    "initiatorName":{"value":"Mallory","type":"String"}}"#;
 const REFUSED: u16 = 403;
 const BOUNDARY: &str = "a-boundary-that-is-in-no-part";
 
@@ -182,20 +163,6 @@ async fn check(key: &str, writes: Vec<Write>) {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-}
-
-/// Several tests need the same models; the engine takes a second version of them as well.
-async fn deploy(engine: &Engine) {
-    static ONCE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    ONCE.get_or_init(|| async {
-        engine.deploy(&model::everywhere(KEY), None).await;
-        engine.deploy(&model::everywhere(OTHER), None).await;
-        engine.deploy(&model::waiting([CALLED]), None).await;
-        engine
-            .deploy_file("case.cmmn", &model::case(CASE, CALLED), None)
-            .await;
-    })
-    .await;
 }
 
 /// Whether it changes the initiator on the engine itself.
@@ -494,33 +461,7 @@ impl Write {
     }
 }
 
-impl<'a> Target<'a> {
-    /// Ada's own instance, started as everybody starts one.
-    async fn start(engine: &'a Engine, gateway: &Gateway, issuer: &Issuer, key: &str) -> Self {
-        let (kind, path) = if key == CASE {
-            (
-                "caseInstanceId",
-                format!("case-definition/key/{key}/create"),
-            )
-        } else {
-            (
-                "processInstanceId",
-                format!("process-definition/key/{key}/start"),
-            )
-        };
-        let answer = gateway
-            .post(&format!("/api/{path}"), &issuer.bearer(ADA), "{}")
-            .await
-            .expect(200);
-        Self {
-            kind,
-            instance: answer.json()["id"].as_str().unwrap().to_owned(),
-            base: engine.url(),
-            authorization: Engine::authorization(),
-            engine,
-        }
-    }
-
+impl Target<'_> {
     async fn send(&self, write: &Write) -> Answer {
         let path = self.fill(&write.path).await;
         let url = format!("{}/{path}", self.base);
@@ -555,89 +496,6 @@ impl<'a> Target<'a> {
                 send(request).await
             }
         }
-    }
-
-    /// Puts ids into the places for them: `{instance}`, `{task}`, `{external}` (locked by `worker`),
-    /// `{at:ACTIVITY}`, `{plan:ITEM}`, `{started:ITEM}`, `{disabled:ITEM}`, `{completed}`, `{definition}`,
-    /// `{other}`, and the variables `{forged}`.
-    async fn fill(&self, text: &str) -> String {
-        let mut filled = text
-            .replace("{forged}", FORGED)
-            .replace("{instance}", &self.instance);
-        for (place, path) in [
-            ("{task}", "task?taskDefinitionKey=task&processInstanceId="),
-            ("{external}", "external-task?processInstanceId="),
-        ] {
-            if filled.contains(place) {
-                let found = self.ask(&format!("/{path}{}", self.instance)).await;
-                let id = found[0]["id"].as_str().unwrap();
-                if place == "{external}" {
-                    let worker = r#"{"workerId":"worker","lockDuration":600000}"#;
-                    let lock = format!("/external-task/{id}/lock");
-                    self.engine.post(&lock, worker).await.expect(204);
-                }
-                filled = filled.replace(place, id);
-            }
-        }
-        for (place, key) in [("{definition}", KEY), ("{other}", OTHER)] {
-            if filled.contains(place) {
-                filled = filled.replace(place, &self.engine.definition(key).await);
-            }
-        }
-        if filled.contains("{completed}") {
-            let path = format!("/case-instance/{}/complete", self.instance);
-            self.engine.post(&path, "{}").await.expect(204);
-            filled = filled.replace("{completed}", &self.instance);
-        }
-        for (place, step) in [
-            ("{at:", ""),
-            ("{plan:", ""),
-            ("{started:", "manual-start"),
-            ("{disabled:", "disable"),
-        ] {
-            let Some((before, rest)) = filled.split_once(place) else {
-                continue;
-            };
-            let (name, after) = rest.split_once('}').unwrap();
-            let id = if place == "{at:" {
-                self.execution(name).await
-            } else {
-                let path = format!(
-                    "/case-execution?activityId={name}&caseInstanceId={}",
-                    self.instance
-                );
-                self.ask(&path).await[0]["id"].as_str().unwrap().to_owned()
-            };
-            if !step.is_empty() {
-                let path = format!("/case-execution/{id}/{step}");
-                self.engine.post(&path, "{}").await.expect(204);
-            }
-            filled = [before, &id, after].concat();
-        }
-        filled
-    }
-
-    /// The execution that waits at an activity.
-    async fn execution(&self, activity: &str) -> String {
-        let path = format!("/process-instance/{}/activity-instances", self.instance);
-        let tree = self.ask(&path).await;
-        let children = tree["childActivityInstances"].as_array().unwrap();
-        let there = children
-            .iter()
-            .find(|child| child["activityId"] == activity);
-        let there = there.unwrap_or_else(|| panic!("nothing waits at {activity}: {tree}"));
-        there["executionIds"][0].as_str().unwrap().to_owned()
-    }
-
-    async fn ask(&self, path: &str) -> Value {
-        self.engine.get(path).await.expect(200).json()
-    }
-
-    /// What the engine holds about the initiator, in every scope that there ever was.
-    async fn held(&self) -> Vec<(String, String, Value)> {
-        let mut held = self.engine.variables_of(self.kind, &self.instance).await;
-        held.retain(|(name, ..)| name.starts_with("initiator"));
-        held
     }
 
     /// Whether all that still runs sees the starter: the instance, and each of its tasks.

@@ -13,6 +13,7 @@
     reason = "a test ends at what it did not expect, also where it is set up, and says what it saw"
 )]
 
+mod access;
 mod catalogue;
 mod check;
 mod events;
