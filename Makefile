@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance jdk lint format bench
+.PHONY: help demo run check test test-rust test-acceptance oracle jdk lint format bench
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -26,6 +26,15 @@ test-rust: ## Run the tests that need nothing but Rust
 
 test-acceptance: jdk ## Run the tests against a real engine alone
 	cargo test --features acceptance --test engine
+
+ORACLE := target/tmp/oracle
+
+oracle: jdk ## Hold random bodies against the engine's own reader: BODIES=200000 SEED=1
+	@ls target/tmp/engine/engine-*.jar >/dev/null 2>&1 || cargo test --features acceptance --test engine catalogue
+	rm -rf $(ORACLE) && mkdir -p $(ORACLE)
+	jar=$$(ls -t $(CURDIR)/target/tmp/engine/engine-*.jar | head -1) && cd $(ORACLE) && jar xf "$$jar" BOOT-INF/lib
+	javac -d $(ORACLE) -cp '$(ORACLE)/BOOT-INF/lib/*' tests/oracle/Oracle.java
+	JARS=$(ORACLE)/BOOT-INF/lib ORACLE=$(ORACLE) cargo test --test oracle -- --ignored --nocapture
 
 jdk:
 	@command -v mvn >/dev/null && javac -version 2>&1 | awk '{exit !($$1 == "javac" && int($$2) >= 17)}' || { \

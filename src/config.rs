@@ -65,6 +65,8 @@ pub struct Config {
     ///
     /// With several, each needs its own `id_prefix`, unless `shared_ids = true`.
     pub issuers: Vec<Issuer>,
+    /// Tokens that were verified before.
+    pub token_cache: TokenCache,
     /// The variables that say who started a process.
     pub initiator: Initiator,
     /// Who may do what.
@@ -460,6 +462,23 @@ impl Default for Claims {
             roles: list(&["roles", "realm_access.roles"]),
             tenant: Vec::new(),
         }
+    }
+}
+
+/// `[token_cache]`: tokens that were verified before.
+///
+/// A token in it costs no signature check. It is refused all the same once it has expired, or once the issuer takes its key back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenCache {
+    /// How many tokens are remembered, at most 1000000; 0: none. Each takes about 4 KiB of memory. Tokens longer than 4 KiB are not remembered.
+    #[schemars(range(max = 1_000_000))]
+    pub entries: usize,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        Self { entries: 10_000 }
     }
 }
 

@@ -53,11 +53,11 @@ struct Fields {
     rule: OnceLock<usize>,
     subject: OnceLock<Identity>,
     code: OnceLock<&'static str>,
-    believed: OnceLock<Believed>,
-    model_changed: OnceLock<()>,
     business_key: OnceLock<String>,
     event: OnceLock<String>,
     reason: OnceLock<String>,
+    believed: OnceLock<Believed>,
+    model_changed: OnceLock<()>,
 }
 
 macro_rules! finding {

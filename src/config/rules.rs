@@ -19,6 +19,12 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     engine(&config.engine, &mut findings);
     prefixes(config, &mut findings);
     issuers(config, is_set, &mut findings);
+    findings.extend(within(
+        "token_cache.entries",
+        config.token_cache.entries,
+        0,
+        1_000_000,
+    ));
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
     cors(&config.cors, &mut findings);

@@ -16,7 +16,10 @@
 //! 2. is at most `max_body_bytes` long, inclusive; else 413, before it is read where `Content-Length` says so.
 //! 3. leaves with `Content-Type: application/json` and its exact `Content-Length`; `Transfer-Encoding`,
 //!    `Content-Encoding`, `Expect` and trailers go.
-//! 4. leaves as the very bytes that came where nothing had to be changed.
+//! 4. counts against a memory for all such bodies together, but for its first 64 KiB, until the
+//!    engine has answered; where that is taken, it is 503 `overloaded`: nobody can fill the machine with
+//!    bodies that never end.
+//! 5. leaves as the very bytes that came where nothing had to be changed.
 //!
 //! A refused request never reaches the inner service.
 //!
@@ -86,6 +89,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use http_body::Body;
 use http_body_util::BodyExt;
 use pin_project_lite::pin_project;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{BoxError, Layer, Service};
 
 use super::Checked;
@@ -115,6 +119,8 @@ pub struct Initiator<S> {
 struct Shared {
     settings: Settings,
     max_body_bytes: u64,
+    /// What all bodies together may hold, in KiB, beside the first of each.
+    memory: Arc<Semaphore>,
     models: Option<Models>,
 }
 
@@ -126,6 +132,7 @@ impl InitiatorLayer {
             rules: Arc::new(Shared {
                 settings,
                 max_body_bytes,
+                memory: Arc::new(Semaphore::new(budget_kib(max_body_bytes))),
                 models: None,
             }),
         }
@@ -138,6 +145,7 @@ impl InitiatorLayer {
             rules: Arc::new(Shared {
                 settings: self.rules.settings.clone(),
                 max_body_bytes: self.rules.max_body_bytes,
+                memory: Arc::clone(&self.rules.memory),
                 models,
             }),
         }
@@ -209,7 +217,8 @@ where
         let shared = Arc::clone(&self.rules);
         let mut inner = self.take_ready();
         InitiatorFuture::collecting(Box::pin(async move {
-            let request = rewrite(request, rules, &caller, &shared).await?;
+            // The memory is held until the engine has answered: only then has it all of the body.
+            let (request, _memory) = rewrite(request, rules, &caller, &shared).await?;
             inner.call(request).await.map_err(Into::into)
         }))
     }
@@ -262,13 +271,13 @@ async fn rewrite<B>(
     rules: Rules,
     caller: &Caller,
     shared: &Shared,
-) -> Result<Request<B>, Problem>
+) -> Result<(Request<B>, Option<Memory>), Problem>
 where
     B: Body<Data = Bytes> + From<Bytes>,
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = request.into_parts();
-    let received = collect(body, shared.max_body_bytes).await?;
+    let (received, memory) = collect(body, shared).await?;
     if !received.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
         return Err(Problem::UnsupportedMediaType(NOT_JSON));
     }
@@ -319,7 +328,7 @@ where
     head.headers
         .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     head.headers.insert(CONTENT_LENGTH, body.len().into());
-    Ok(Request::from_parts(head, B::from(body)))
+    Ok((Request::from_parts(head, B::from(body)), memory))
 }
 
 /// Refuses what can be refused before the body is read.
@@ -360,13 +369,19 @@ fn is_json(value: &HeaderValue) -> bool {
         })
 }
 
-/// Collects a body of at most `max_bytes`; its trailers are dropped.
-async fn collect<B>(body: B, max_bytes: u64) -> Result<Bytes, Problem>
+/// What one body holds of the memory for all.
+type Memory = OwnedSemaphorePermit;
+
+/// Collects a body of at most `max_body_bytes`, and holds what it takes of the memory for all; its
+/// trailers are dropped.
+async fn collect<B>(body: B, shared: &Shared) -> Result<(Bytes, Option<Memory>), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let max_bytes = shared.max_body_bytes;
     let too_large = |bytes: usize| u64::try_from(bytes).is_ok_and(|bytes| bytes > max_bytes);
+    let mut memory: Option<Memory> = None;
     let mut body = pin!(body);
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
@@ -381,6 +396,24 @@ where
         if too_large(so_far.saturating_add(data.len())) {
             return Err(Problem::BodyTooLarge(max_bytes));
         }
+        let taken = memory.as_ref().map_or(0, Memory::num_permits);
+        let needed = so_far
+            .saturating_add(data.len())
+            .saturating_sub(SMALL_BYTES);
+        if let Some(more) = needed
+            .div_ceil(1024)
+            .checked_sub(taken)
+            .filter(|&more| more > 0)
+        {
+            let more = u32::try_from(more).map_err(|_| Problem::Overloaded)?;
+            let more = Arc::clone(&shared.memory)
+                .try_acquire_many_owned(more)
+                .map_err(|_| Problem::Overloaded)?;
+            match &mut memory {
+                Some(memory) => memory.merge(more),
+                None => memory = Some(more),
+            }
+        }
         if so_far == 0 {
             // Most bodies are one piece, which is not copied.
             first = data;
@@ -391,7 +424,16 @@ where
             all.extend_from_slice(&data);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    let whole = if all.is_empty() { first } else { all.freeze() };
+    Ok((whole, memory))
+}
+
+/// As much as [`LARGEST_BODIES`] of the largest take.
+fn budget_kib(max_body_bytes: u64) -> usize {
+    let budget = max_body_bytes.div_ceil(1024).saturating_mul(LARGEST_BODIES);
+    usize::try_from(budget).map_or(Semaphore::MAX_PERMITS, |budget| {
+        budget.min(Semaphore::MAX_PERMITS)
+    })
 }
 
 pin_project! {
@@ -452,6 +494,13 @@ impl<F, R> std::fmt::Debug for InitiatorFuture<F, R> {
 }
 
 const JSON: &str = "application/json";
+
+/// A body up to here takes nothing of the memory for all: starts go on while others send large bodies, and
+/// the requests in flight are bounded anyway.
+const SMALL_BYTES: usize = 64 * 1024;
+
+/// So many of the largest bodies may be held at once; more are 503 `overloaded`.
+const LARGEST_BODIES: u64 = 64;
 
 /// What the caller reads where the body is declared as something else.
 const NOT_JSON: &str =

@@ -19,6 +19,7 @@ mod check;
 mod events;
 mod later;
 mod model;
+mod openapi;
 mod starts;
 mod support;
 mod tricks;

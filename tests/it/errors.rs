@@ -135,6 +135,20 @@ async fn every_documented_problem_is_answered_as_documented() {
         .await,
     );
 
+    let modelless = World::with(|config| config.initiator.model_initiator = true).await;
+    let broken = Script::status(StatusCode::INTERNAL_SERVER_ERROR, "");
+    modelless
+        .engine
+        .script("/engine-rest/process-definition/", broken);
+    let request = modelless.request(Method::POST, START).body(Body::empty());
+    answers.push(modelless.send(request.unwrap()).await);
+    assert_eq!(
+        modelless
+            .engine
+            .requests_to(&START.replace("/api", "/engine-rest")),
+        0
+    );
+
     let issuer = Issuer::start().await.unwrap();
     let garbage = RawEngine::answering("SMTP ready\r\n\r\n", Then::Close)
         .await

@@ -361,8 +361,8 @@ async fn a_head_that_does_not_end_closes_the_connection() {
     };
     soon("the close", slowly).await;
     assert!(began.elapsed() >= SHORT);
-    assert!(silent.to_end().await.is_empty());
-    assert!(later.to_end().await.is_empty());
+    assert!(silent.until_closed().await.is_empty());
+    assert!(later.until_closed().await.is_empty());
     assert_eq!(world.engine.request_count(), 1);
 }
 
@@ -383,7 +383,7 @@ async fn a_silent_connection_is_closed_and_a_waiting_one_is_not() {
         200
     );
     let began = Instant::now();
-    assert!(idle.to_end().await.is_empty());
+    assert!(idle.until_closed().await.is_empty());
     let took = began.elapsed();
     assert!(took + Duration::from_millis(50) >= 3 * SHORT, "{took:?}");
     assert_eq!(waiting.answer().await.status, 200);
@@ -488,7 +488,7 @@ async fn an_answer_keeps_its_announced_length_when_it_comes_short() {
         .write(world.text("GET /api/x HTTP/1.1", "\r\n"))
         .await;
     assert_eq!(client.head().await.headers[CONTENT_LENGTH], "9");
-    assert_eq!(client.to_end().await, b"abc");
+    assert_eq!(client.until_closed().await, b"abc");
 }
 
 #[tokio::test]

@@ -512,7 +512,49 @@ async fn a_body_that_trickles_in_is_collected() {
             sender.send(chunk).await.unwrap();
         }
     });
-    let collected = collect(StreamBody::new(frames), MAX).await.unwrap();
+    let layer = InitiatorLayer::new(Settings::default(), MAX);
+    let (collected, _) = collect(StreamBody::new(frames), &layer.rules)
+        .await
+        .unwrap();
     sending.await.unwrap();
     assert_eq!(collected, EVE);
+}
+
+/// Who sends much and slowly must not take the memory from all others.
+#[test]
+fn bodies_together_hold_no_more_than_the_memory_for_all() {
+    // A frame over what is free of charge, and then nothing more.
+    struct Stalled(Option<Bytes>);
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.0.take() {
+                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+    let max = 128 * 1024;
+    let layer = InitiatorLayer::new(Settings::default(), max);
+    let shared = layer.rules;
+    let large = || Stalled(Some(Bytes::from(vec![b' '; 128 * 1024])));
+    // Each of them takes the half of its length.
+    let mut held: Vec<_> = (0..2 * LARGEST_BODIES)
+        .map(|_| tokio_test::task::spawn(collect(large(), &shared)))
+        .collect();
+    for stalled in &mut held {
+        assert_pending!(stalled.poll());
+    }
+    let mut next = tokio_test::task::spawn(collect(large(), &shared));
+    assert_eq!(assert_ready!(next.poll()).unwrap_err(), Problem::Overloaded);
+    let small = Script::of(&["{}"]);
+    let mut small = tokio_test::task::spawn(collect(small, &shared));
+    assert_ready_ok!(small.poll());
+    drop(held.pop());
+    let mut next = tokio_test::task::spawn(collect(large(), &shared));
+    assert_pending!(next.poll());
 }
