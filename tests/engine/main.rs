@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod captures;
 mod catalogue;
 mod check;
 mod events;
