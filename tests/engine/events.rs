@@ -49,7 +49,7 @@ async fn an_event_starts_nothing_with_a_forged_initiator() {
 
     for (number, (path, body)) in EVENTS.iter().enumerate() {
         let key = format!("events-{number}");
-        engine.deploy(&model::by_event(&key), None).await;
+        engine.deploy(&model::by_event(&key, ""), None).await;
         // What makes the condition hold and is of this row alone.
         let forged = json!({
             "initiator": {"value": MALLORY.id}, "initiatorEmail": {"value": MALLORY.email},

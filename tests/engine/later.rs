@@ -65,6 +65,53 @@ async fn no_write_into_a_case_changes_its_initiator() {
     check(CASE, into_cases()).await;
 }
 
+/// Where an operator has switched it off, on purpose: an instance's form may name another.
+#[tokio::test]
+async fn later_writes_pass_where_they_are_not_to_be_protected() {
+    let engine = Engine::shared().await;
+    let issuer = Issuer::start().await;
+    let off = Options {
+        profile: "transparent",
+        more: "[initiator]\nprotect_later_writes = false\n",
+        ..Options::default()
+    };
+    let gateway = Gateway::start(engine, &issuer, off).await;
+    deploy(engine).await;
+    for write in [
+        Write::put("task/{task}/variables/initiator", 204),
+        Write::delete(
+            "process-instance/{instance}/variables/initiator",
+            Direct::Changed,
+            204,
+        ),
+        Write::json(
+            "task/{task}/complete",
+            r#"{"variables":{forged}}"#,
+            Direct::Changed,
+            204,
+        ),
+    ] {
+        let target = Target {
+            base: gateway.url("/api"),
+            authorization: issuer.bearer(MALLORY),
+            ..Target::start(engine, &gateway, &issuer, KEY).await
+        };
+        let answer = target.send(&write).await;
+        assert_eq!(answer.status, write.gateway, "{}: {answer:?}", write.name);
+        assert_ne!(target.held().await, of(ADA), "{}", write.name);
+    }
+    // Messages have a setting of their own, and starts none.
+    let target = Target {
+        base: gateway.url("/api"),
+        authorization: issuer.bearer(MALLORY),
+        ..Target::start(engine, &gateway, &issuer, KEY).await
+    };
+    let message = r#"{"messageName":"everywhere","processInstanceId":"{instance}","processVariables":{forged}}"#;
+    let message = Write::json("message", message, Direct::Changed, 204);
+    target.send(&message).await.expect(204);
+    assert_eq!(target.held().await, of(ADA));
+}
+
 /// A case hands its variables on to the processes that it starts, so theirs are forged through it.
 #[tokio::test]
 async fn a_process_that_a_case_starts_has_the_initiator_of_the_case() {
@@ -293,6 +340,10 @@ fn writes() -> Vec<Write> {
         ),
         passes("migration/execute", MIGRATION),
         passes(
+            "message",
+            r#"{"messageName":"everywhere","processInstanceId":"{instance}","all":true,"processVariables":{forged}}"#,
+        ),
+        passes(
             "signal",
             r#"{"name":"everywhere","executionId":"{at:catch}","variables":{forged}}"#,
         ),
@@ -319,12 +370,12 @@ fn writes() -> Vec<Write> {
     // Engine fact: no variables come along here.
     let instructions = r#"{"processDefinitionId":"{definition}","processInstanceIds":["{instance}"],
         "instructions":[{"type":"startBeforeActivity","activityId":"after","variables":{forged}}]}"#;
-    writes.push(Write::json(
-        "modification/execute",
-        instructions,
-        Direct::Kept,
-        204,
-    ));
+    for (path, gateway) in [
+        ("modification/execute", 204),
+        ("modification/executeAsync", 200),
+    ] {
+        writes.push(Write::json(path, instructions, Direct::Kept, gateway));
+    }
     writes
 }
 

@@ -138,7 +138,13 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
         .deploy(&model::waiting(["model-without"]), None)
         .await;
 
-    let rows: [(Method, &str, String, u16); 12] = [
+    let rows: [(Method, &str, String, u16); 13] = [
+        (
+            Method::POST,
+            "task/{task}/bpmnError",
+            format!(r#"{{"errorCode":"unheard","variables":{FORGED}}}"#),
+            204,
+        ),
         (
             Method::PUT,
             "process-instance/{instance}/variables/starter",
@@ -280,6 +286,70 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
     let put = json_request(Method::PUT, &url, &issuer.bearer(ADA), body);
     send(put).await.expect(204);
     assert_eq!(seen(engine, &instance, "starter").await, json!("eve"));
+}
+
+/// Nobody is forged there. Who is nobody is the engine's own account: of an event the gateway cannot know
+/// which model it starts, unless a condition says of which definition.
+#[tokio::test]
+async fn an_event_starts_nothing_with_a_forged_initiator_of_the_model() {
+    const KEY: &str = "model-events";
+    const SENT: &str = r#"{"model-events":{"value":"yes"},"starter":{"value":"mallory"}}"#;
+    const WITHOUT: &str = r#"{"model-events":{"value":"yes"}}"#;
+
+    let engine = Engine::shared().await;
+    let issuer = Issuer::start().await;
+    let options = Options {
+        profile: "operator",
+        more: "[initiator]\nmodel_names = [\"starter\"]\n",
+        ..Options::default()
+    };
+    let gateway = Gateway::start(engine, &issuer, options).await;
+    engine.deploy(&model::by_event(KEY, "starter"), None).await;
+    let definition = format!(
+        r#","processDefinitionId":"{}"}}"#,
+        engine.definition(KEY).await
+    );
+
+    let message = r#"{"messageName":"model-events-message","processVariables":{forged}}"#;
+    let signal = r#"{"name":"model-events-signal","variables":{forged}}"#;
+    let condition = r#"{"variables":{forged}}"#;
+    let exact = r#"{"variables":{forged}"#.to_owned() + &definition;
+    let mut known = Vec::new();
+    let mut started = async || {
+        let mut instances = engine.instances(KEY).await;
+        instances.retain(|instance| !known.contains(instance));
+        assert_eq!(instances.len(), 1, "{instances:?}");
+        known.extend_from_slice(&instances);
+        instances.remove(0)
+    };
+    for (path, body, variables, starter) in [
+        ("/message", message, SENT, "demo"),
+        ("/signal", signal, SENT, "demo"),
+        ("/condition", condition, SENT, ADA.id),
+        ("/condition", condition, WITHOUT, "demo"),
+        ("/condition", &exact, SENT, ADA.id),
+        ("/condition", &exact, WITHOUT, ADA.id),
+    ] {
+        let body = body.replace("{forged}", variables);
+        let direct = engine.post(path, body.clone()).await;
+        let instance = started().await;
+        let expected = if variables == SENT { "mallory" } else { "demo" };
+        assert_eq!(
+            seen(engine, &instance, "starter").await,
+            expected,
+            "{body} {direct:?}"
+        );
+
+        let through = gateway
+            .post(&format!("/api{path}"), &issuer.bearer(ADA), body.clone())
+            .await;
+        let instance = started().await;
+        assert_eq!(
+            seen(engine, &instance, "starter").await,
+            starter,
+            "{body} {through:?}"
+        );
+    }
 }
 
 /// The value of a variable of a running instance.

@@ -91,19 +91,25 @@ pub(crate) fn everywhere(key: &str) -> String {
 pub(crate) const EVERYWHERE: &str = "everywhere";
 
 /// A process that waits in a task once the message `KEY-message`, the signal `KEY-signal` or a variable
-/// `KEY` has started it.
-pub(crate) fn by_event(key: &str) -> String {
+/// `KEY` has started it. `initiator`, if not empty, is the model's name for its initiator.
+pub(crate) fn by_event(key: &str, initiator: &str) -> String {
     let task = task(key);
+    let initiator = if initiator.is_empty() {
+        String::new()
+    } else {
+        format!(r#" operaton:initiator="{initiator}""#)
+    };
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
-    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" targetNamespace="acceptance">
+    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+    xmlns:operaton="http://operaton.org/schema/1.0/bpmn" targetNamespace="acceptance">
   <message id="message" name="{key}-message"/>
   <signal id="signal" name="{key}-signal"/>
   <process id="{key}" isExecutable="true">
-    <startEvent id="by-message"><messageEventDefinition messageRef="message"/></startEvent>
-    <startEvent id="by-signal"><signalEventDefinition signalRef="signal"/></startEvent>
-    <startEvent id="by-condition"><conditionalEventDefinition>
+    <startEvent id="by-message"{initiator}><messageEventDefinition messageRef="message"/></startEvent>
+    <startEvent id="by-signal"{initiator}><signalEventDefinition signalRef="signal"/></startEvent>
+    <startEvent id="by-condition"{initiator}><conditionalEventDefinition>
       <condition xsi:type="tFormalExpression">${{execution.getVariable('{key}') == 'yes'}}</condition>
     </conditionalEventDefinition></startEvent>
     <sequenceFlow id="a" sourceRef="by-message" targetRef="{task}"/>
