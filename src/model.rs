@@ -444,6 +444,7 @@ struct Xml {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the engine's names")]
 struct Owned {
     process_definition_id: Option<Box<str>>,
     process_instance_id: Option<Box<str>>,
