@@ -332,6 +332,32 @@ async fn a_called_process_cannot_hand_back_another_initiator_of_the_model() {
     }
 }
 
+/// The engine starts it, and writes the account that it is asked with, as it does without a gateway.
+#[tokio::test]
+async fn the_models_initiator_of_a_called_process_is_the_engines_account() {
+    let engine = Engine::shared().await;
+    let issuer = Issuer::start().await;
+    let gateway = Gateway::start(engine, &issuer, Options::default()).await;
+    let called = with_initiator("model-owned", "operaton", "owner");
+    engine.deploy(&called, None).await;
+    engine
+        .deploy(&model::calling("model-owning", "model-owned"), None)
+        .await;
+    let path = "/api/process-definition/key/model-owning/start";
+    let answer = gateway.post(path, &issuer.bearer(ADA), "{}").await;
+    let instance = answer.expect(200).json()["id"].as_str().unwrap().to_owned();
+    let called = format!("/process-instance?superProcessInstance={instance}");
+    let called = engine.get(&called).await.expect(200).json();
+    let called = called[0]["id"].as_str().unwrap();
+    for (name, value) in [
+        ("owner", "demo"),
+        ("starter", ADA.id),
+        ("initiator", ADA.id),
+    ] {
+        assert_eq!(seen(engine, called, name).await, value, "{name}");
+    }
+}
+
 /// Nobody is forged there. Who is nobody is the engine's own account: of an event the gateway cannot know
 /// which model it starts, unless a condition says of which definition.
 #[tokio::test]
