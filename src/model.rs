@@ -12,7 +12,8 @@
 //!    is 502 `engine_rejected_credentials`, any other failure 502 `model_unavailable`; nothing is started.
 //! 3. A later write is looked into only where it has a name that some known model uses; then the
 //!    engine is asked which definition the task, execution or instance belongs to. Where a request does
-//!    not say which instances it means, every such name is protected.
+//!    not say which instances it means, every such name is protected; so it is in an instance that another
+//!    one or a case has called, which may hand its variables back.
 //!
 //! What it does not do: a conditional start (`POST /condition`) that names no definition starts what the
 //! gateway cannot know; names that are known are written there if the caller sends them.
@@ -171,12 +172,17 @@ impl Models {
         let names = match self.target(matched).await? {
             Target::Unknown => seen,
             Target::None => Vec::new(),
-            Target::Definition(id) => {
-                let path = self.sibling(matched, "process-definition", &id);
+            Target::Instance { id, definition } => {
+                let path = self.sibling(matched, "process-definition", &definition);
                 let model = self.of_definition(&path, false).await?.unwrap_or_default();
-                seen.into_iter()
-                    .filter(|name| model.names.contains(name))
-                    .collect()
+                let (own, others): (Vec<_>, Vec<_>) = seen
+                    .into_iter()
+                    .partition(|name| model.names.contains(name));
+                if !others.is_empty() && self.is_called(matched, &id).await? {
+                    [own, others].concat()
+                } else {
+                    own
+                }
             }
         };
         Ok(Protected {
@@ -269,38 +275,67 @@ impl Models {
         }
     }
 
-    /// Which definition a later write is about.
-    async fn target(&self, matched: &Match) -> Result<Target, Problem> {
+    /// Which instance a later write is about.
+    async fn target(&self, matched: &Match) -> Result<Target, Asked> {
         let Some(id) = matched.param("id") else {
             return Ok(Target::Unknown);
         };
         let resource = matched.operation.path.split('/').nth(1).unwrap_or_default();
-        let of = |resource, id: &str| self.sibling(matched, resource, id);
-        let asked = match resource {
+        let instance: Box<str> = match resource {
             "task" | "external-task" => {
-                let answer = self.ask::<Owned>(&of(resource, id)).await;
-                answer.map(|answer| answer.and_then(|owned| owned.process_definition_id))
+                let owned = self.ask(&self.sibling(matched, resource, id)).await?;
+                let Some(owned): Option<Owned> = owned else {
+                    return Ok(Target::None);
+                };
+                return Ok(
+                    match (owned.process_instance_id, owned.process_definition_id) {
+                        (Some(id), Some(definition)) => Target::Instance { id, definition },
+                        // A case that a process calls may hand its variables back too.
+                        _ if owned.case_instance_id.is_some() => Target::Unknown,
+                        _ => Target::None,
+                    },
+                );
             }
-            "process-instance" => {
-                let answer = self.ask::<Instance>(&of(resource, id)).await;
-                answer.map(|answer| answer.map(|instance| instance.definition_id))
+            "process-instance" => id.into(),
+            "execution" => {
+                let execution = self.ask(&self.sibling(matched, resource, id)).await?;
+                let Some(Execution {
+                    process_instance_id,
+                }) = execution
+                else {
+                    return Ok(Target::None);
+                };
+                process_instance_id
             }
-            "execution" => match self.ask::<Execution>(&of(resource, id)).await {
-                Ok(Some(execution)) => {
-                    let path = of("process-instance", &execution.process_instance_id);
-                    let answer = self.ask::<Instance>(&path).await;
-                    answer.map(|answer| answer.map(|instance| instance.definition_id))
-                }
-                Ok(None) => Ok(None),
-                Err(failed) => Err(failed),
-            },
             _ => return Ok(Target::Unknown),
         };
-        match asked {
-            Ok(Some(id)) => Ok(Target::Definition(id)),
-            Ok(None) | Err(Asked::Nothing) => Ok(Target::None),
-            Err(Asked::Failed(problem)) => Err(problem),
+        let asked = self.sibling(matched, "process-instance", &instance);
+        Ok(match self.ask::<Instance>(&asked).await? {
+            Some(found) => Target::Instance {
+                id: instance,
+                definition: found.definition_id,
+            },
+            None => Target::None,
+        })
+    }
+
+    /// Whether an instance was called by another or by a case: what it holds at its end may become the
+    /// caller's (engine: `out` mappings of a call activity), whose model has names of its own.
+    async fn is_called(&self, matched: &Match, instance: &str) -> Result<bool, Asked> {
+        let asked = self.sibling(matched, "process-instance", instance);
+        let Some(found) = self.ask::<Instance>(&asked).await? else {
+            return Ok(false);
+        };
+        if found.case_instance_id.is_some() {
+            return Ok(true);
         }
+        let root = engine_of(matched);
+        let asked = format!(
+            "{root}/process-instance?subProcessInstance={}",
+            encoded(instance)
+        );
+        let callers = self.ask::<Vec<serde::de::IgnoredAny>>(&asked).await?;
+        Ok(callers.is_some_and(|callers| !callers.is_empty()))
     }
 
     /// GET of a path below the engine's root; `None` for 404.
@@ -376,12 +411,24 @@ enum Asked {
     Failed(Problem),
 }
 
+impl From<Asked> for Problem {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Nothing => Self::ModelUnavailable,
+            Asked::Failed(problem) => problem,
+        }
+    }
+}
+
 enum Target {
     /// The request does not say which instances it means.
     Unknown,
     /// Nothing that belongs to a process.
     None,
-    Definition(Box<str>),
+    Instance {
+        id: Box<str>,
+        definition: Box<str>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -397,14 +444,18 @@ struct Xml {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the engine's names")]
 struct Owned {
     process_definition_id: Option<Box<str>>,
+    process_instance_id: Option<Box<str>>,
+    case_instance_id: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Instance {
     definition_id: Box<str>,
+    case_instance_id: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]

@@ -30,7 +30,7 @@ fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Model
     let asked = Asked::default();
     let seen = asked.clone();
     let engine = tower::service_fn(move |request: Request<Body>| {
-        let path = request.uri().path().to_owned();
+        let path = request.uri().to_string();
         let (status, body) = answers.get(&path).cloned().unwrap_or((404, String::new()));
         seen.0
             .lock()
@@ -228,14 +228,49 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
     let (models, asked) = models(&[
         ("/process-definition/order:1:a/xml", 200, &order_xml),
         ("/process-definition/other:1:a/xml", 200, &other_xml),
-        ("/task/1", 200, r#"{"processDefinitionId":"order:1:a"}"#),
+        (
+            "/task/1",
+            200,
+            r#"{"processDefinitionId":"order:1:a","processInstanceId":"5"}"#,
+        ),
         ("/task/2", 200, r#"{"processDefinitionId":null}"#),
-        ("/task/3", 200, r#"{"processDefinitionId":"other:1:a"}"#),
+        (
+            "/task/3",
+            200,
+            r#"{"processDefinitionId":"other:1:a","processInstanceId":"other"}"#,
+        ),
+        ("/process-instance?subProcessInstance=other", 200, "[]"),
+        (
+            "/process-instance/other",
+            200,
+            r#"{"definitionId":"other:1:a","caseInstanceId":null}"#,
+        ),
         (
             "/external-task/4",
             200,
-            r#"{"processDefinitionId":"order:1:a"}"#,
+            r#"{"processDefinitionId":"order:1:a","processInstanceId":"5"}"#,
         ),
+        (
+            "/task/called",
+            200,
+            r#"{"processDefinitionId":"other:1:a","processInstanceId":"called"}"#,
+        ),
+        (
+            "/process-instance/called",
+            200,
+            r#"{"definitionId":"other:1:a","caseInstanceId":null}"#,
+        ),
+        (
+            "/process-instance?subProcessInstance=called",
+            200,
+            r#"[{"id":"5"}]"#,
+        ),
+        (
+            "/process-instance/of-case",
+            200,
+            r#"{"definitionId":"other:1:a","caseInstanceId":"case"}"#,
+        ),
+        ("/task/in-case", 200, r#"{"caseInstanceId":"case"}"#),
         (
             "/process-instance/5",
             200,
@@ -249,6 +284,19 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
         (Method::POST, "/task/2/complete", &[]),
         (Method::POST, "/task/3/complete", &[]),
         (Method::POST, "/task/404/complete", &[]),
+        (Method::POST, "/process-instance/other/variables", &[]),
+        (Method::POST, "/task/called/complete", &["starter"]),
+        (
+            Method::PUT,
+            "/process-instance/called/variables/starter",
+            &["starter"],
+        ),
+        (
+            Method::POST,
+            "/process-instance/of-case/variables",
+            &["starter"],
+        ),
+        (Method::POST, "/task/in-case/complete", &["starter"]),
         (Method::PUT, "/task/1/variables/starter", &["starter"]),
         (Method::POST, "/external-task/4/complete", &["starter"]),
         (Method::POST, "/process-instance/5/variables", &["starter"]),

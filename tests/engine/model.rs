@@ -288,6 +288,76 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
     assert_eq!(seen(engine, &instance, "starter").await, json!("eve"));
 }
 
+/// What a called process hands back overwrites the caller's variables, so whoever completes a task of it
+/// would be able to write the initiator of a model that is not its own.
+#[tokio::test]
+async fn a_called_process_cannot_hand_back_another_initiator_of_the_model() {
+    let engine = Engine::shared().await;
+    let issuer = Issuer::start().await;
+    let gateway = Gateway::start(engine, &issuer, Options::default()).await;
+    engine.deploy(&model::waiting(["model-called"]), None).await;
+    engine
+        .deploy(&model::calling("model-calling", "model-called"), None)
+        .await;
+
+    let path = "/api/process-definition/key/model-calling/start";
+    for direct in [true, false] {
+        let answer = gateway
+            .post(path, &issuer.bearer(ADA), "{}")
+            .await
+            .expect(200);
+        let instance = answer.json()["id"].as_str().unwrap().to_owned();
+        let called = format!("/process-instance?superProcessInstance={instance}");
+        let called = engine.get(&called).await.expect(200).json();
+        let called = called[0]["id"].as_str().unwrap();
+        let tasks = engine
+            .get(&format!("/task?processInstanceId={called}"))
+            .await;
+        let tasks = tasks.expect(200).json();
+        let complete = format!("/task/{}/complete", tasks[0]["id"].as_str().unwrap());
+        let body = r#"{"variables":{"starter":{"value":"mallory"},"color":{"value":"blue"}}}"#;
+        let starter = if direct {
+            engine.post(&complete, body).await.expect(204);
+            "mallory"
+        } else {
+            let bearer = issuer.bearer(MALLORY);
+            gateway
+                .post(&format!("/api{complete}"), &bearer, body)
+                .await
+                .expect(204);
+            ADA.id
+        };
+        assert_eq!(seen(engine, &instance, "color").await, "blue");
+        assert_eq!(seen(engine, &instance, "starter").await, starter);
+    }
+}
+
+/// The engine starts it, and writes the account that it is asked with, as it does without a gateway.
+#[tokio::test]
+async fn the_models_initiator_of_a_called_process_is_the_engines_account() {
+    let engine = Engine::shared().await;
+    let issuer = Issuer::start().await;
+    let gateway = Gateway::start(engine, &issuer, Options::default()).await;
+    let called = with_initiator("model-owned", "operaton", "owner");
+    engine.deploy(&called, None).await;
+    engine
+        .deploy(&model::calling("model-owning", "model-owned"), None)
+        .await;
+    let path = "/api/process-definition/key/model-owning/start";
+    let answer = gateway.post(path, &issuer.bearer(ADA), "{}").await;
+    let instance = answer.expect(200).json()["id"].as_str().unwrap().to_owned();
+    let called = format!("/process-instance?superProcessInstance={instance}");
+    let called = engine.get(&called).await.expect(200).json();
+    let called = called[0]["id"].as_str().unwrap();
+    for (name, value) in [
+        ("owner", "demo"),
+        ("starter", ADA.id),
+        ("initiator", ADA.id),
+    ] {
+        assert_eq!(seen(engine, called, name).await, value, "{name}");
+    }
+}
+
 /// Nobody is forged there. Who is nobody is the engine's own account: of an event the gateway cannot know
 /// which model it starts, unless a condition says of which definition.
 #[tokio::test]

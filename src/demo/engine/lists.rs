@@ -47,6 +47,9 @@ pub(super) fn instances<'a>(
                 && query.equals("businessKey", instance.business_key.as_deref())
                 && query.like("businessKeyLike", instance.business_key.as_deref())
                 && query.equals("caseInstanceId", instance.case.as_deref())
+                // No instance calls another here.
+                && query.equals("superProcessInstance", None)
+                && query.equals("subProcessInstance", None)
                 && query.equals("processDefinitionId", Some(&definition.id))
                 && query.equals("processDefinitionKey", Some(&definition.model.key))
                 && query.lists("processDefinitionKeyIn", Some(&definition.model.key))

@@ -160,6 +160,28 @@ pub(crate) fn with_initiator(key: &str, prefix: &str, name: &str) -> String {
     )
 }
 
+/// A process whose model names its initiator `starter`, and which calls another with all its variables and
+/// takes all of its back; then it waits in a task.
+pub(crate) fn calling(key: &str, called: &str) -> String {
+    let task = task(key);
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:operaton="http://operaton.org/schema/1.0/bpmn" targetNamespace="acceptance">
+  <process id="{key}" isExecutable="true">
+    <startEvent id="start" operaton:initiator="starter"/>
+    <sequenceFlow id="in" sourceRef="start" targetRef="call"/>
+    <callActivity id="call" calledElement="{called}">
+      <extensionElements><operaton:in variables="all"/><operaton:out variables="all"/></extensionElements>
+    </callActivity>
+    <sequenceFlow id="out" sourceRef="call" targetRef="{task}"/>
+    <userTask id="{task}"/>
+  </process>
+</definitions>
+"#
+    )
+}
+
 /// A case with two things to be started by hand: the task `human`, and `called`, a process that gets all
 /// variables.
 pub(crate) fn case(key: &str, process: &str) -> String {
