@@ -32,6 +32,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bpmgate::body::BoxError;
+use bpmgate::demo::engine::SAMPLE;
 use bpmgate::demo::issuer::Issuer;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -578,6 +579,14 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         }
         Ok(sent) if head.uri.path().contains("/echo/") => Response::new(Full::new(sent)),
         Ok(_) if head.method == Method::POST => Response::new(Full::from(INSTANCE)),
+        // The gateway asks which variable the process model names for its initiator.
+        Ok(_) if head.uri.path().ends_with("/xml") => {
+            let model = json!({"id": "order:1:7", "bpmn20Xml": SAMPLE});
+            Response::new(Full::from(model.to_string()))
+        }
+        Ok(_) if head.uri.path().contains("/process-definition/key/") => {
+            Response::new(Full::from(r#"{"id":"order:1:7"}"#))
+        }
         _ => Response::new(Full::from(&[b' '; 1024][..])),
     };
     let json = HeaderValue::from_static("application/json");

@@ -30,6 +30,7 @@ use bpmgate::layer::{
     EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
     NormalizePathLayer, ObserveLayer, ProblemLayer, RewritePathLayer, VerifyTokenLayer,
 };
+use bpmgate::model::ModelSettings;
 use bpmgate::request_info::Peer;
 use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
 use bpmgate::{Problem, demo, initiator};
@@ -84,6 +85,9 @@ fn tokens(c: &mut Criterion) {
     let request = || issued.by_alice(get(TASKS));
     let mut verify = VerifyTokenLayer::new(issued.verifier.clone()).layer(echo());
     measure(c, "verify_token/rs256", &mut verify, request);
+    let cached = issued.verifier.clone().with_cache(10);
+    let mut cached = VerifyTokenLayer::new(cached).layer(echo());
+    measure(c, "verify_token/cached", &mut cached, request);
     measure(c, "verify_token/missing", &mut verify, || get(TASKS));
 
     let mut extract = ExtractIdentityLayer::new().layer(echo());
@@ -198,16 +202,28 @@ fn whole(c: &mut Criterion) {
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
         initiator: initiator::Settings::default(),
+        models: Some(ModelSettings {
+            believed: Duration::from_secs(1),
+            entries: 10_000,
+            names: Vec::new(),
+        }),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
         requests_in_flight: 10_000,
+        requests_in_flight_per_caller: 10_000,
         response_timeout: Duration::from_secs(30),
         retry_attempts: 3,
         retry_backoff: Duration::from_millis(500),
     };
-    let engine = service_fn(|_: Request<Body>| {
-        let answer = Response::new(Body::from(Bytes::from_static(&[b' '; 1024])));
-        ready(Ok::<_, EngineError>(answer))
+    let xml = json!({"id": "order:1:7", "bpmn20Xml": demo::engine::SAMPLE});
+    let (xml, definition) = (Bytes::from(xml.to_string()), r#"{"id":"order:1:7"}"#);
+    let engine = service_fn(move |request: Request<Body>| {
+        let body = match request.uri().path() {
+            path if path.ends_with("/xml") => xml.clone(),
+            path if path.ends_with("/key/order") => Bytes::from_static(definition.as_bytes()),
+            _ => Bytes::from_static(&[b' '; 1024]),
+        };
+        ready(Ok::<_, EngineError>(Response::new(Body::from(body))))
     });
     let gateway = stack(&resources, engine);
     let received = |request: Ask| {

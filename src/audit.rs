@@ -94,6 +94,10 @@ pub struct Record {
     /// Whether the answer was longer than what was looked at, so that `instances` may lack some.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub instances_cut: bool,
+    /// Whether the engine started another definition than the one whose model was asked for, so that the model's
+    /// own initiator may be missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub model_changed: bool,
     /// The client's address; a trusted proxy's word is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
@@ -143,6 +147,7 @@ impl Record {
             reason: None,
             instances: Vec::new(),
             instances_cut: false,
+            model_changed: false,
             client: None,
         }
     }

@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use http::Method;
 
 use crate::config::{ConfigError, HttpUrl, Loaded, Warning, load};
 
 mod check;
 mod demo;
+mod explain_request;
+mod explain_token;
 mod schema;
 mod serve;
 
@@ -26,6 +29,8 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.load().and_then(serve::run),
         Command::Check(check) => check::run(check),
         Command::Demo(demo) => demo::run(demo.engine.as_ref()),
+        Command::ExplainToken(explain) => explain_token::run(explain),
+        Command::ExplainRequest(explain) => explain_request::run(explain),
         Command::Schema => schema::run(),
     };
     match done {
@@ -55,6 +60,10 @@ enum Command {
     Check(Check),
     /// Run issuer, engine and gateway on this machine, to try things out
     Demo(Demo),
+    /// Say which checks a token passes, whom it speaks for, and which profile that gives
+    ExplainToken(ExplainToken),
+    /// Say what a request means, who may send it, and what becomes of it
+    ExplainRequest(ExplainRequest),
     /// Print the JSON Schema of the configuration
     Schema,
 }
@@ -76,6 +85,46 @@ struct Check {
     /// Fetch the issuers' keys too
     #[arg(long)]
     issuers: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExplainToken {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The token, or `-` for standard input, where it is not seen in the list of processes [default: -]
+    #[arg(value_name = "TOKEN")]
+    token: Option<GivenToken>,
+}
+
+#[derive(Debug, Args)]
+struct ExplainRequest {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The method
+    #[arg(value_parser = method)]
+    method: Method,
+    /// The path as a client sends it, with its query: `/api/task?assignee=x`
+    #[arg(value_name = "PATH")]
+    target: String,
+    /// Whose request it is: a token, or `-` for standard input [default: anybody's]
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<GivenToken>,
+}
+
+/// A token as it was given; never shown.
+#[derive(Clone)]
+struct GivenToken(String);
+
+impl From<String> for GivenToken {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for GivenToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenToken(***)")
+    }
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +205,10 @@ fn tell_warnings(warnings: &[Warning]) {
 /// Colours are for people at a terminal who do not set `NO_COLOR` (no-color.org).
 fn colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn method(text: &str) -> Result<Method, http::method::InvalidMethod> {
+    text.parse()
 }
 
 fn engine_url(text: &str) -> Result<HttpUrl, crate::config::Expected> {

@@ -65,6 +65,8 @@ pub struct Config {
     ///
     /// With several, each needs its own `id_prefix`, unless `shared_ids = true`.
     pub issuers: Vec<Issuer>,
+    /// Tokens that were verified before.
+    pub token_cache: TokenCache,
     /// The variables that say who started a process.
     pub initiator: Initiator,
     /// Who may do what.
@@ -167,6 +169,10 @@ pub struct Limits {
     /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
     #[schemars(range(min = 1))]
     pub requests_in_flight: usize,
+    /// Requests of one caller in progress at the same time; more are 429 `too_many_requests`. An engine has some
+    /// 200 threads, and a slow upload holds one, so a single caller should not be given them all.
+    #[schemars(range(min = 1))]
+    pub requests_in_flight_per_caller: usize,
 }
 
 impl Default for Limits {
@@ -181,6 +187,7 @@ impl Default for Limits {
             request_body: ByteSize::from_mib(1024),
             rewritten_body: ByteSize::from_mib(16),
             requests_in_flight: 10_000,
+            requests_in_flight_per_caller: 100,
         }
     }
 }
@@ -460,6 +467,23 @@ impl Default for Claims {
             roles: list(&["roles", "realm_access.roles"]),
             tenant: Vec::new(),
         }
+    }
+}
+
+/// `[token_cache]`: tokens that were verified before.
+///
+/// A token in it costs no signature check. It is refused all the same once it has expired, or once the issuer takes its key back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenCache {
+    /// How many tokens are remembered, at most 1000000; 0: none. Each takes about 4 KiB of memory. Tokens longer than 4 KiB are not remembered.
+    #[schemars(range(max = 1_000_000))]
+    pub entries: usize,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        Self { entries: 10_000 }
     }
 }
 

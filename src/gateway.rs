@@ -22,7 +22,7 @@ use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer,
+    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
     MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
     RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
@@ -64,6 +64,8 @@ pub struct Resources {
     pub request_body: Option<u64>,
     /// Requests at once.
     pub requests_in_flight: usize,
+    /// Requests of one caller at once.
+    pub requests_in_flight_per_caller: usize,
     /// The longest wait for the head of the engine's answer.
     pub response_timeout: Duration,
     /// How often a request is sent again, where it may be.
@@ -131,6 +133,8 @@ where
         .layer(VerifyTokenLayer::new(r.verifier.clone()))
         // extract the claims: who calls
         .layer(ExtractIdentityLayer::new())
+        // as soon as it is known who calls, and before anything is done for them
+        .layer(LimitCallerLayer::new(r.requests_in_flight_per_caller))
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // below the match, which says what writes, and above all that may deny: it records both

@@ -27,6 +27,7 @@
 //! multipart bodies; of those only the variable's name in the path is checked.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use crate::access::Access;
 use crate::identity::Identity;
@@ -35,6 +36,9 @@ use crate::problem::Problem;
 use crate::request_info::Findings;
 
 mod body;
+mod explain;
+
+pub use explain::Protection;
 
 /// How the initiator is written and protected (the table `[initiator]` of the configuration).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +171,14 @@ impl Names {
     }
 }
 
+/// For people: `` `initiator`, `initiatorEmail`, `initiatorName` ``.
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self([id, email, name]) = self;
+        write!(f, "`{id}`, `{email}`, `{name}`")
+    }
+}
+
 /// `initiator`, `initiatorEmail`, `initiatorName`.
 impl Default for Names {
     fn default() -> Self {
@@ -227,8 +239,8 @@ impl Rules {
     /// Reads a request's body and returns the one to send in its place, or `None` to send it as it is.
     ///
     /// An empty body is read as `{}`, as by the engine. `model` are the initiator variables of the process's
-    /// own model: written with the caller's id, and protected, as the three names are. What an audit wants
-    /// to know of the body is put into `findings`.
+    /// own model: written with the caller's id, and protected, as the three names are. What an audit wants to
+    /// know of the body is noted in `findings`.
     ///
     /// # Errors
     /// [`Problem::BodyInvalid`] where the body is not the JSON that the engine would read in one way only,

@@ -8,8 +8,8 @@
 //! 1. The model is asked for only after every check of the request has passed, with the gateway's own
 //!    account. A definition never changes, so its names are kept by its id, up to a bound; which
 //!    definition is the newest of a key is believed for a moment only.
-//! 2. Engine 404: there is no such definition, the request goes on and the engine says so. Any other
-//!    failure is 502 `model_unavailable`, and nothing is started.
+//! 2. Engine 404: there is no such definition, the request goes on and the engine says so. Engine 401
+//!    is 502 `engine_rejected_credentials`, any other failure 502 `model_unavailable`; nothing is started.
 //! 3. A later write is looked into only where it has a name that some known model uses; then the
 //!    engine is asked which definition the task, execution or instance belongs to. Where a request does
 //!    not say which instances it means, every such name is protected.
@@ -323,6 +323,10 @@ impl Models {
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
+            // Says more than that there is no model, and is what the start itself would have got.
+            StatusCode::UNAUTHORIZED => {
+                return Err(Asked::Failed(Problem::EngineRejectedCredentials));
+            }
             status => return Err(failed(&status)),
         }
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)

@@ -66,6 +66,9 @@ pub enum Problem {
     /// 499-like, never sent: the client went away while its body was read.
     #[error("the client went away")]
     ClientGone,
+    /// 429 `too_many_requests`: the caller has too many requests in flight.
+    #[error("too many requests of one caller")]
+    TooManyRequests,
     /// 500 `internal`: our mistake.
     #[error("internal error")]
     Internal,
@@ -195,6 +198,11 @@ impl Problem {
                 "unsupported_media_type",
                 "Unsupported media type",
             ),
+            Self::TooManyRequests => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                "Too many requests",
+            ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -309,6 +317,9 @@ impl Problem {
                 format!("The body is larger than the {limit} bytes that are accepted here.").into()
             }
             Self::BadRequest(why) | Self::UnsupportedMediaType(why) => (*why).into(),
+            Self::TooManyRequests => {
+                "You have too many requests in flight. Wait for some of them, then try again.".into()
+            }
             Self::Internal | Self::Misconfigured(_) => {
                 "The gateway made a mistake. Its log has the request id.".into()
             }
@@ -354,7 +365,7 @@ impl Problem {
     pub const fn retry_after(&self) -> Option<u64> {
         if matches!(self, Self::KeysUnavailable | Self::AuditUnavailable) {
             Some(5)
-        } else if matches!(self, Self::Overloaded) {
+        } else if matches!(self, Self::Overloaded | Self::TooManyRequests) {
             Some(1)
         } else {
             None
@@ -425,6 +436,7 @@ mod tests {
             Problem::RequestTimeout,
             Problem::BodyTooLarge(0),
             Problem::UnsupportedMediaType(""),
+            Problem::TooManyRequests,
             Problem::Internal,
             Problem::Misconfigured(""),
             Problem::EngineUnreachable,
@@ -453,6 +465,7 @@ mod tests {
                 | Problem::RequestTimeout
                 | Problem::BodyTooLarge(_)
                 | Problem::UnsupportedMediaType(_)
+                | Problem::TooManyRequests
                 | Problem::Internal
                 | Problem::Misconfigured(_)
                 | Problem::EngineUnreachable

@@ -7,6 +7,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::identity::Identity;
+use crate::layer::CallerPermit;
 use crate::model::Believed;
 use crate::operation::Operation;
 
@@ -53,11 +54,12 @@ struct Fields {
     rule: OnceLock<usize>,
     subject: OnceLock<Identity>,
     code: OnceLock<&'static str>,
-    believed: OnceLock<Believed>,
-    model_changed: OnceLock<()>,
     business_key: OnceLock<String>,
     event: OnceLock<String>,
     reason: OnceLock<String>,
+    believed: OnceLock<Believed>,
+    model_changed: OnceLock<()>,
+    permit: OnceLock<CallerPermit>,
 }
 
 macro_rules! finding {
@@ -103,6 +105,10 @@ impl Findings {
     finding! {
         /// That the engine started another definition than that.
         model_changed, note_model_changed, ()
+    }
+    finding! {
+        /// The caller's place among their requests in flight, held until the report.
+        permit, note_permit, CallerPermit
     }
     finding! {
         /// The code of the problem that the gateway answered with.

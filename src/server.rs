@@ -17,10 +17,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tower::Service;
 use tracing::{info, warn};
 
 pub use connection::{Connections, Limits};
+#[cfg(feature = "cli")]
 pub(crate) use resources::ConfiguredKeys;
 
 use crate::body::{Body, BoxError};
@@ -71,16 +73,19 @@ impl Server {
             connections.limits().connections.min(Semaphore::MAX_PERMITS),
         ));
         let connections = Arc::new(connections);
+        // They end with it: what the caller stopped serves nobody any more.
+        let mut tasks = JoinSet::new();
         tokio::pin!(shutdown);
         loop {
             let (stream, peer, slot) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                Some(_) = tasks.join_next() => continue,
                 accepted = self.accept(&slots) => accepted,
             };
             let connections = connections.clone();
             let watcher = graceful.watcher();
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 connections.serve(stream, peer, watcher).await;
                 drop(slot);
             });
@@ -93,6 +98,7 @@ impl Server {
         {
             warn!("the grace time is over, connections were cut");
         }
+        tasks.shutdown().await;
     }
 
     /// The next connection, once there is a slot for it: others wait in the kernel's queue.

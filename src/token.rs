@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::problem::Problem;
 
 mod algorithm;
+mod cache;
 pub mod claims;
 pub mod issuer;
 mod json;

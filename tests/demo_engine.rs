@@ -1,7 +1,7 @@
-#![cfg(feature = "server")]
 //! The in-memory engine, over real sockets: it answers as a recorded Operaton 1.0.3 did (`captures/`),
 //! keeps that engine's habits, and plays the scripts that other tests need.
 
+#![cfg(feature = "server")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -30,6 +30,7 @@ fn full() -> Record {
         reason: Some("why".to_owned()),
         instances: instances(br#"{"id":"1","definitionId":"order:3:7"}"#),
         instances_cut: true,
+        model_changed: true,
         client: Some("203.0.113.9".to_owned()),
     }
 }

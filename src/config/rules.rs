@@ -19,6 +19,12 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     engine(&config.engine, &mut findings);
     prefixes(config, &mut findings);
     issuers(config, is_set, &mut findings);
+    findings.extend(within(
+        "token_cache.entries",
+        config.token_cache.entries,
+        0,
+        1_000_000,
+    ));
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
     cors(&config.cors, &mut findings);
@@ -38,6 +44,12 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
     findings.extend(within(
         "server.limits.requests_in_flight",
         limits.requests_in_flight,
+        1,
+        usize::MAX,
+    ));
+    findings.extend(within(
+        "server.limits.requests_in_flight_per_caller",
+        limits.requests_in_flight_per_caller,
         1,
         usize::MAX,
     ));

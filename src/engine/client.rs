@@ -9,6 +9,8 @@
 //!    says that something was sent, and a start is not sent twice.
 //! 3. A connection returns to the pool when its answer's body has ended; an answer that is dropped
 //!    before closes its connection, so the engine sees that the client went away.
+//! 4. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
+//!    before an answer's head is complete is `engine_unreachable`, and a `GET` is sent again.
 
 use std::collections::VecDeque;
 use std::future::Future;

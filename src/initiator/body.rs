@@ -26,7 +26,7 @@ pub(super) struct Walk<'a> {
 
 /// A place of the catalogue, and how many steps of the way to it have been gone.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     path: &'static BodyPath,
     gone: usize,
 }
@@ -62,11 +62,7 @@ impl Walk<'_> {
 
     fn top_level(&self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
         let operation = self.rules.operation;
-        let places: Vec<Place> = operation
-            .body_paths
-            .iter()
-            .map(|path| Place { path, gone: 0 })
-            .collect();
+        let places: Vec<Place> = operation.body_paths.iter().map(Place::of).collect();
         let mut users_missing = if self.access.members.others {
             Vec::new()
         } else {
@@ -284,6 +280,10 @@ impl Walk<'_> {
 }
 
 impl Place {
+    pub(super) fn of(path: &'static BodyPath) -> Self {
+        Self { path, gone: 0 }
+    }
+
     fn steps(&self) -> &'static [Step] {
         match self.path {
             BodyPath::Map(steps) | BodyPath::Names(steps) | BodyPath::NamedObjects(steps) => steps,
@@ -312,7 +312,7 @@ impl Place {
     }
 
     /// Whether a map edits variables by name, so that leaving one out would not do what was asked.
-    fn edits_by_name(&self, rules: Rules) -> bool {
+    pub(super) fn edits_by_name(&self, rules: Rules) -> bool {
         rules.operation.id == VARIABLES_ASYNC
             || self
                 .steps()

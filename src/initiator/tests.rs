@@ -1206,3 +1206,63 @@ fn business_keys_and_the_names_of_messages_and_signals_are_noted_and_nothing_els
         assert_eq!(findings.event(), event.as_ref(), "{body}");
     }
 }
+
+#[test]
+fn what_happens_to_protected_names_is_told_place_by_place() {
+    use Protection::{Refused, Removed, Written};
+    let inject = Settings {
+        messages: Messages::Inject,
+        ..Settings::default()
+    };
+    let unprotected = Settings {
+        protect_later_writes: false,
+        ..Settings::default()
+    };
+    let default = Settings::default();
+    for (settings, request, want) in [
+        (
+            &default,
+            ("POST", "/process-definition/key/order/start"),
+            vec![
+                ("variables", Written),
+                ("startInstructions[].variables", Removed),
+            ],
+        ),
+        (
+            &default,
+            ("POST", "/message"),
+            vec![
+                ("processVariables", Removed),
+                ("processVariablesLocal", Removed),
+                ("processVariablesToTriggeredScope", Removed),
+            ],
+        ),
+        (
+            &inject,
+            ("POST", "/message"),
+            vec![
+                ("processVariables", Written),
+                ("processVariablesLocal", Removed),
+                ("processVariablesToTriggeredScope", Removed),
+            ],
+        ),
+        (
+            &default,
+            ("POST", "/task/7/variables"),
+            vec![("modifications", Refused), ("deletions[]", Refused)],
+        ),
+        (
+            &default,
+            ("POST", "/task/7/complete"),
+            vec![("variables", Removed)],
+        ),
+        (&unprotected, ("POST", "/task/7/complete"), vec![]),
+    ] {
+        let Plan::Rewrite(rules) = plan(settings, &matched(request)) else {
+            panic!("{request:?} is not read");
+        };
+        let told = rules.protections();
+        let told: Vec<_> = told.iter().map(|(place, what)| (&**place, *what)).collect();
+        assert_eq!(told, want, "{request:?}");
+    }
+}

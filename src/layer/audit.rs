@@ -366,6 +366,7 @@ impl Recording {
         record.business_key = findings.business_key().cloned();
         record.event = findings.event().cloned();
         record.reason = findings.reason().cloned();
+        record.model_changed = findings.model_changed().is_some();
         record.client = self.client.take();
         (record.instances, record.instances_cut) = match &self.look {
             Look::Not => (Vec::new(), false),

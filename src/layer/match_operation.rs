@@ -47,7 +47,13 @@ impl MatchOperationLayer {
     /// Looks below these prefixes; a path below none of them is unknown.
     #[must_use]
     pub fn new(prefixes: Vec<String>) -> Self {
-        Self::of(MatchOperation { prefixes })
+        Self::of(MatchOperation::new(prefixes))
+    }
+}
+
+impl MatchOperation {
+    pub(crate) fn new(prefixes: Vec<String>) -> Self {
+        Self { prefixes }
     }
 }
 

@@ -44,7 +44,7 @@ impl RewritePathLayer {
 }
 
 impl RewritePath {
-    fn new(prefixes: Vec<String>, engine_path: &str) -> Self {
+    pub(crate) fn new(prefixes: Vec<String>, engine_path: &str) -> Self {
         Self {
             prefixes,
             engine_path: engine_path.trim_end_matches('/').to_owned(),

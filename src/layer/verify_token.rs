@@ -12,7 +12,8 @@
 //! | a token of an issuer whose keys are not there | waits for the fetch, then [`Problem::KeysUnavailable`] |
 //! | a token of a key that is not known | waits for one shared fetch, then, or within the cool-down, [`Problem::TokenInvalid`] |
 //!
-//! Only a request that waits costs an allocation. Why a token was refused is told in a `debug` event.
+//! A verifier [with a cache](Verifier::with_cache) looks there before it reads the token. Only a request that
+//! waits costs an allocation. Why a token was refused is told in a `debug` event.
 
 use std::fmt;
 use std::future::Future;
@@ -28,7 +29,7 @@ use tower::{Layer, Service};
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::token::verifier::Fetch;
-use crate::token::{BearerToken, UnverifiedToken, VerifiedToken, Verifier};
+use crate::token::{BearerToken, VerifiedToken, Verifier};
 
 /// Applies [`VerifyToken`].
 ///
@@ -167,18 +168,13 @@ fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refu
         .map_err(|refusal| Refused::Now(refusal.into_problem()))
 }
 
-fn read_token(headers: &HeaderMap) -> Result<UnverifiedToken<'_>, Problem> {
+fn read_token(headers: &HeaderMap) -> Result<BearerToken<'_>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).into_iter();
     let value = values.next().ok_or(Problem::TokenMissing)?;
     if values.next().is_some() {
         return Err(Problem::TwoCredentials);
     }
-    let read = || {
-        BearerToken::from_header(value)?
-            .map(UnverifiedToken::parse)
-            .transpose()
-    };
-    read()
+    BearerToken::from_header(value)
         .inspect_err(|error| tracing::debug!(%error, "token refused"))?
         .ok_or(Problem::TokenMissing)
 }

@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -48,11 +49,11 @@ fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Model
     (Models::new(engine, "/rest/", settings), asked)
 }
 
-fn matched(method: Method, path: &str) -> Match {
-    match Catalogue::builtin().find(&method, path) {
-        Matched::Operation(matched) => matched,
-        other => panic!("{path}: {other:?}"),
-    }
+fn matched(method: impl Borrow<Method>, path: &str) -> Match {
+    let Matched::Operation(matched) = Catalogue::builtin().find(method.borrow(), path) else {
+        panic!("{path} is no operation");
+    };
+    matched
 }
 
 fn xml(key: &str, initiator: &str) -> String {
@@ -148,10 +149,6 @@ async fn an_unknown_definition_goes_on_and_any_other_failure_does_not() {
         (
             "key 500",
             vec![("/process-definition/key/order", 500, "{}")],
-        ),
-        (
-            "key 401",
-            vec![("/process-definition/key/order", 401, "{}")],
         ),
         (
             "key no JSON",
@@ -318,4 +315,12 @@ async fn what_is_believed_for_no_time_is_asked_each_time() {
     asked.take();
     models.protected(&start, b"{}", vec![]).await.unwrap();
     assert_eq!(asked.take(), ["/process-definition/key/order"]);
+}
+
+#[tokio::test]
+async fn an_engine_that_refuses_our_account_is_called_so() {
+    let (models, _) = models(&[("/process-definition/key/order", 401, "")]);
+    let start = matched(Method::POST, "/process-definition/key/order/start");
+    let failed = models.protected(&start, b"{}", vec![]).await;
+    assert_eq!(failed.unwrap_err(), Problem::EngineRejectedCredentials);
 }

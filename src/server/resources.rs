@@ -45,6 +45,11 @@ impl Resources {
             Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
         let issuers = keys.collect::<Result<Vec<_>, _>>()?;
+        let verifier = if config.shared_ids {
+            Verifier::with_shared_ids(issuers)?
+        } else {
+            Verifier::new(issuers)?
+        };
         Ok(Self {
             prefixes: config
                 .routes
@@ -75,11 +80,7 @@ impl Resources {
                 }
             },
             cors: cors(&config.cors)?,
-            verifier: if config.shared_ids {
-                Verifier::with_shared_ids(issuers)?
-            } else {
-                Verifier::new(issuers)?
-            },
+            verifier: verifier.with_cache(config.token_cache.entries),
             access: Arc::new(access(&config.access)?),
             audit: audit(config)?,
             initiator: initiator_of(&config.initiator)?,
@@ -91,6 +92,7 @@ impl Resources {
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
+            requests_in_flight_per_caller: config.server.limits.requests_in_flight_per_caller,
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
@@ -158,6 +160,22 @@ fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
         };
         Ok(rules.rule(when, profile(table, &rule.profile, table.profiles.len())?))
     })
+}
+
+impl config::Access {
+    /// Every profile there is: the built-in ones, then those of one's own.
+    ///
+    /// # Errors
+    /// One names an operation that there is not, or extends a profile that there is not.
+    #[cfg(feature = "cli")]
+    pub(crate) fn all_profiles(&self) -> Result<Vec<Profile>, BoxError> {
+        let names = Builtin::ALL.iter().map(|builtin| builtin.as_str());
+        let own = self.profiles.keys().map(String::as_str);
+        names
+            .chain(own)
+            .map(|name| profile(self, name, self.profiles.len()))
+            .collect()
+    }
 }
 
 /// The profile of this name; `steps` bounds the chain of `extends`, which the loader has checked.

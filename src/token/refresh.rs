@@ -303,8 +303,13 @@ impl Shared {
             let issuer = self.issuer.as_str();
             tracing::info!(issuer, keys, ?key_ids, ignored, "issuer keys changed");
         }
+        // An unchanged set stays the same one, so that what it has verified need not be verified again.
+        let keys = match before.as_ref() {
+            Some(before) if !changed => Arc::clone(&before.keys),
+            Some(_) | None => Arc::new(keys),
+        };
         self.loaded.store(Some(Arc::new(Loaded {
-            keys: Arc::new(keys),
+            keys,
             at: Instant::now(),
         })));
     }

@@ -742,6 +742,7 @@ fn authorized_party_must_be_there_and_known_if_configured() {
 /// Tokens of the same issuer, key and audience that are for something else (RFC 8725 §3.11, §3.12).
 #[test]
 fn only_an_access_token_passes_where_the_issuer_tells_them_apart() {
+    const MARKED: &str = r#"{"alg":"RS256","kid":"one","typ":"at+jwt"}"#;
     let with = |preset, header: &str, more: &str| {
         let mut rules = IssuerRules::new(preset, ISSUER);
         rules.audience = vec!["us".to_owned()];
@@ -757,7 +758,6 @@ fn only_an_access_token_passes_where_the_issuer_tells_them_apart() {
         );
         assert!(matches!(Problem::from(error), Problem::TokenInvalid(_)));
     };
-    const MARKED: &str = r#"{"alg":"RS256","kid":"one","typ":"at+jwt"}"#;
     for preset in Preset::ALL {
         for header in [HEADER, MARKED] {
             for more in [
@@ -862,9 +862,12 @@ fn expired_is_said_only_of_a_token_that_was_good() {
 
 /// What a verifier of now says of a token: whose it is, or the answer.
 fn ask(verifier: &Verifier, signed: &str) -> Result<VerifiedToken, Problem> {
-    let token = UnverifiedToken::parse(BearerToken::parse(signed.as_bytes()).unwrap()).unwrap();
+    ask_at(verifier, signed, SystemTime::now())
+}
+
+fn ask_at(verifier: &Verifier, signed: &str, now: SystemTime) -> Result<VerifiedToken, Problem> {
     verifier
-        .verify_now(token, SystemTime::now())
+        .verify_now(BearerToken::parse(signed.as_bytes()).unwrap(), now)
         .map_err(verifier::Refusal::into_problem)
 }
 

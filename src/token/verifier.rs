@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Issuer, KeySet, TokenError, UnverifiedToken, VerifiedToken, verify};
+use super::cache::TokenCache;
+use super::{BearerToken, Issuer, KeySet, TokenError, UnverifiedToken, VerifiedToken, verify};
 use crate::problem::Problem;
 
 #[cfg(feature = "fetch")]
@@ -17,7 +18,13 @@ use super::refresh::Keys;
 /// A token is verified with the keys of the issuer that it names, never with another's: there is no
 /// common pool, so one issuer cannot speak for another.
 #[derive(Debug, Clone)]
-pub struct Verifier(Arc<[(Issuer, IssuerKeys)]>);
+pub struct Verifier(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    issuers: Arc<[(Issuer, IssuerKeys)]>,
+    cache: Option<TokenCache>,
+}
 
 /// Where the keys of one issuer come from.
 #[derive(Debug, Clone)]
@@ -28,6 +35,24 @@ pub enum IssuerKeys {
     /// Fetched, and fetched again.
     #[cfg(feature = "fetch")]
     Live(Keys),
+}
+
+impl IssuerKeys {
+    /// The keys that hold now.
+    #[cfg_attr(
+        not(feature = "fetch"),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "fetched keys may not be there yet"
+        )
+    )]
+    fn current(&self) -> Option<Arc<KeySet>> {
+        match self {
+            Self::Fixed(keys) => Some(Arc::clone(keys)),
+            #[cfg(feature = "fetch")]
+            Self::Live(keys) => keys.current(),
+        }
+    }
 }
 
 impl From<KeySet> for IssuerKeys {
@@ -64,14 +89,14 @@ impl Verifier {
         issuers: impl IntoIterator<Item = (Issuer, K)>,
     ) -> Result<Self, VerifierError> {
         let verifier = Self::with_shared_ids(issuers)?;
-        for (index, (issuer, _)) in verifier.0.iter().enumerate() {
+        for (index, (issuer, _)) in verifier.0.issuers.iter().enumerate() {
             // "a" + "b1" and "ab" + "1" are one id, so it is not enough that the prefixes differ.
             let prefix = &issuer.rules().id_prefix;
             let clashes = |other: &&(Issuer, _)| {
                 let other = &other.0.rules().id_prefix;
                 other.starts_with(prefix) || prefix.starts_with(other)
             };
-            if let Some((other, _)) = verifier.0.iter().take(index).find(clashes) {
+            if let Some((other, _)) = verifier.0.issuers.iter().take(index).find(clashes) {
                 let name = |issuer: &Issuer| issuer.as_str().to_owned();
                 return Err(VerifierError::SameIds(name(other), name(issuer)));
             }
@@ -96,12 +121,26 @@ impl Verifier {
             }
             taken.push((issuer, keys.into()));
         }
-        Ok(Self(taken.into()))
+        Ok(Self(Arc::new(Shared {
+            issuers: taken.into(),
+            cache: None,
+        })))
+    }
+
+    /// Remembers so many verified tokens, so that each is verified once; 0 remembers none, as does a new verifier.
+    ///
+    /// A token that has expired meanwhile, or whose issuer's keys have changed, is verified anew.
+    #[must_use]
+    pub fn with_cache(self, entries: usize) -> Self {
+        Self(Arc::new(Shared {
+            issuers: Arc::clone(&self.0.issuers),
+            cache: (entries > 0).then(|| TokenCache::new(entries)),
+        }))
     }
 
     /// The issuers with their keys, in the order given.
     pub fn issuers(&self) -> impl Iterator<Item = (&Issuer, &IssuerKeys)> {
-        self.0.iter().map(|(issuer, keys)| (issuer, keys))
+        self.0.issuers.iter().map(|(issuer, keys)| (issuer, keys))
     }
 
     /// Verifies a token with what is known now; waits for nothing.
@@ -110,33 +149,46 @@ impl Verifier {
     /// [`Refusal`] says whether it is the token, or keys that are not there.
     pub(crate) fn verify_now(
         &self,
-        token: UnverifiedToken<'_>,
+        token: BearerToken<'_>,
         now: SystemTime,
     ) -> Result<VerifiedToken, Refusal<'_>> {
+        let Shared { issuers, cache } = &*self.0;
+        let place = cache
+            .as_ref()
+            .and_then(|cache| Some((cache, TokenCache::hash(token)?)));
+        if let Some((cache, hash)) = &place {
+            let current = |index| issuers.get::<usize>(index)?.1.current();
+            if let Some(token) = cache.get(hash, now, current) {
+                return Ok(token);
+            }
+        }
+        let token = UnverifiedToken::parse(token).map_err(Refusal::Token)?;
         let claimed = token
             .issuer()
             .ok_or(Refusal::Token(TokenError::ClaimMissing("iss")))?;
         // Few issuers: a scan is faster than a hash.
-        let (issuer, keys) = self
-            .0
+        let (index, (issuer, keys)) = issuers
             .iter()
-            .find(|(issuer, _)| issuer.as_str() == claimed)
+            .enumerate()
+            .find(|(_, (issuer, _))| issuer.as_str() == claimed)
             .ok_or(Refusal::Token(TokenError::IssuerUnknown))?;
-        let verified = match keys {
-            IssuerKeys::Fixed(keys) => verify(token, now, issuer, keys),
-            #[cfg(feature = "fetch")]
-            IssuerKeys::Live(live) => match live.current() {
-                Some(keys) => verify(token, now, issuer, &keys),
-                None => return Err(Refusal::NoKeys(keys)),
-            },
-        };
-        verified.map_err(|error| {
+        let current = keys.current().ok_or(Refusal::NoKeys(keys))?;
+        let verified = verify(token, now, issuer, &current).map_err(|error| {
             if error == TokenError::KeyUnknown {
                 Refusal::KeyUnknown(keys)
             } else {
                 Refusal::Token(error)
             }
-        })
+        })?;
+        if let Some((cache, hash)) = place {
+            cache.insert(hash, verified.clone(), index, &current);
+        }
+        Ok(verified)
+    }
+
+    #[cfg(test)]
+    pub(super) fn cached(&self) -> u64 {
+        self.0.cache.as_ref().map_or(0, TokenCache::len)
     }
 }
 
@@ -148,10 +200,6 @@ pub(crate) enum Refusal<'a> {
     /// None of the keys known now has signed it; newer ones may have.
     KeyUnknown(&'a IssuerKeys),
     /// The issuer's keys are not there, or too old.
-    #[cfg_attr(
-        not(feature = "fetch"),
-        expect(dead_code, reason = "fixed keys are always there")
-    )]
     NoKeys(&'a IssuerKeys),
 }
 

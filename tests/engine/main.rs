@@ -13,8 +13,14 @@
     reason = "a test ends at what it did not expect, also where it is set up, and says what it saw"
 )]
 
+mod access;
+mod captures;
 mod catalogue;
 mod check;
+mod events;
+mod later;
+mod model;
+mod openapi;
 mod starts;
 mod support;
 mod tricks;

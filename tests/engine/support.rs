@@ -7,10 +7,12 @@ pub(crate) mod issuer;
 pub(crate) mod jar;
 pub(crate) mod model;
 pub(crate) mod raw;
+pub(crate) mod target;
 
 pub(crate) use engine::Engine;
 pub(crate) use gateway::Gateway;
 pub(crate) use issuer::{Issuer, Person};
+pub(crate) use target::Target;
 
 /// How long anything that must come may take before the test fails: generous, as a wait ends with
 /// what it waits for.

@@ -29,7 +29,7 @@ impl Audited {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("audit.log");
         let world = World::with(|config| {
-            config.telemetry.audit_log = file.to_str().unwrap().to_owned();
+            config.telemetry.audit_log = file.display().to_string();
             change(config);
         })
         .await;

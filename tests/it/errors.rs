@@ -135,6 +135,34 @@ async fn every_documented_problem_is_answered_as_documented() {
         .await,
     );
 
+    let modelless = World::with(|config| config.initiator.model_initiator = true).await;
+    let broken = Script::status(StatusCode::INTERNAL_SERVER_ERROR, "");
+    modelless
+        .engine
+        .script("/engine-rest/process-definition/", broken);
+    let request = modelless.request(Method::POST, START).body(Body::empty());
+    answers.push(modelless.send(request.unwrap()).await);
+    assert_eq!(
+        modelless
+            .engine
+            .requests_to(&START.replace("/api", "/engine-rest")),
+        0
+    );
+
+    let greedy = World::with(|config| {
+        config.server.limits.requests_in_flight_per_caller = 1;
+        config.engine.timeouts.response = Duration::from_millis(300);
+    })
+    .await;
+    greedy
+        .engine
+        .script("/engine-rest/task", Script::HangBeforeHeaders);
+    let (_, refused) = tokio::join!(greedy.get("/api/task"), async {
+        eventually("the first request", || greedy.engine.request_count() == 1).await;
+        greedy.get("/api/engine").await
+    });
+    answers.push(refused);
+
     let issuer = Issuer::start().await.unwrap();
     let garbage = RawEngine::answering("SMTP ready\r\n\r\n", Then::Close)
         .await
@@ -188,7 +216,7 @@ async fn every_documented_problem_is_answered_as_documented() {
         );
         assert_eq!(
             headers.contains_key(RETRY_AFTER),
-            answer.status() == 503,
+            [429, 503].contains(&answer.status().as_u16()),
             "{code}"
         );
         // Nobody's token and nothing of the inside is told.

@@ -7,13 +7,13 @@ use bpmgate::config::Config;
 use bpmgate::demo::engine::{Framing, Script};
 use bpmgate::demo::raw::{RawEngine, Then, read_request};
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, RETRY_AFTER};
-use http::{Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER};
+use http::{Method, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::{Protocol, World, code, eventually, soon, whole};
+use super::support::{Protocol, World, bearer, code, eventually, soon, whole};
 
 /// A time that must pass in a test: short, and longer than anything that should come before.
 const SHORT: Duration = Duration::from_millis(400);
@@ -361,8 +361,8 @@ async fn a_head_that_does_not_end_closes_the_connection() {
     };
     soon("the close", slowly).await;
     assert!(began.elapsed() >= SHORT);
-    assert!(silent.to_end().await.is_empty());
-    assert!(later.to_end().await.is_empty());
+    assert!(silent.until_closed().await.is_empty());
+    assert!(later.until_closed().await.is_empty());
     assert_eq!(world.engine.request_count(), 1);
 }
 
@@ -383,7 +383,7 @@ async fn a_silent_connection_is_closed_and_a_waiting_one_is_not() {
         200
     );
     let began = Instant::now();
-    assert!(idle.to_end().await.is_empty());
+    assert!(idle.until_closed().await.is_empty());
     let took = began.elapsed();
     assert!(took + Duration::from_millis(50) >= 3 * SHORT, "{took:?}");
     assert_eq!(waiting.answer().await.status, 200);
@@ -488,7 +488,7 @@ async fn an_answer_keeps_its_announced_length_when_it_comes_short() {
         .write(world.text("GET /api/x HTTP/1.1", "\r\n"))
         .await;
     assert_eq!(client.head().await.headers[CONTENT_LENGTH], "9");
-    assert_eq!(client.to_end().await, b"abc");
+    assert_eq!(client.until_closed().await, b"abc");
 }
 
 #[tokio::test]
@@ -515,4 +515,32 @@ async fn an_http2_stream_that_breaks_leaves_the_others_alone() {
         world.engine.release(1);
     });
     assert_eq!(whole(slow.unwrap()).await.unwrap().status(), 200);
+}
+
+/// Slow uploads of one caller take their own places and nobody else's.
+#[tokio::test]
+async fn a_caller_with_many_slow_uploads_leaves_the_engine_to_the_others() {
+    let world = World::with(|config| config.server.limits.requests_in_flight_per_caller = 5).await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        let mut client = world.raw_client().await;
+        let request = world.text(
+            "POST /api/task/x/comment/create HTTP/1.1",
+            "Content-Length: 1000\r\n\r\n{",
+        );
+        client.write(request).await;
+        slow.push(client);
+    }
+    eventually("the uploads at the engine", || {
+        world.engine.open_connections() == 5
+    })
+    .await;
+    assert_eq!(world.get("/api/engine").await.status(), 429);
+    let bob = bearer(&world.issuer, "bob", "bob@example.org", "Bob");
+    let request = Request::get("/api/engine").header(AUTHORIZATION, bob);
+    let answer = world.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.status(), 200);
+    drop(slow);
+    let freed = async { while world.get("/api/engine").await.status() != 200 {} };
+    soon("a place of Alice's", freed).await;
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
@@ -210,7 +210,6 @@ async fn trailers_of_an_answer_reach_the_client_that_takes_them() {
         (&b"abc"[..], "\r\n")
     );
 
-    use http_body_util::BodyExt as _;
     let client = world.client(Protocol::Http2).await;
     let request = world.request(Method::GET, "/api/x").header(TE, "trailers");
     let answer = client
@@ -299,7 +298,7 @@ async fn a_rejected_request_gets_no_100() {
         let answer = client.ask(&request).await;
         assert_eq!(answer.status, status, "{request}");
         // The client cannot know whether its body is read now, so the connection ends.
-        assert!(client.to_end().await.is_empty(), "{request}");
+        assert!(client.until_closed().await.is_empty(), "{request}");
     }
     assert_eq!(world.engine.request_count(), 0);
 }
@@ -321,7 +320,7 @@ async fn two_framings_of_a_request_become_one() {
         );
         assert_eq!(client.ask(&request).await.status, 200, "{headers}");
         // RFC 9112 §6.1: the connection is closed, whatever follows.
-        assert!(client.to_end().await.is_empty(), "{headers}");
+        assert!(client.until_closed().await.is_empty(), "{headers}");
         let seen = only(&world.engine);
         assert_eq!(
             seen.header("transfer-encoding").as_deref(),
@@ -380,7 +379,7 @@ async fn what_could_be_framed_in_two_ways_is_400_and_closes() {
         let mut client = world.raw_client().await;
         let answer = client.ask(world.text(line, rest)).await;
         assert_eq!(answer.status, 400, "{line} {rest:?}: {answer:?}");
-        assert!(client.to_end().await.is_empty(), "{line} {rest:?}");
+        assert!(client.until_closed().await.is_empty(), "{line} {rest:?}");
     }
     assert_eq!(world.engine.received(), []);
 }
@@ -403,7 +402,7 @@ async fn a_broken_chunk_breaks_the_request_off() {
         client
             .write(world.text("POST /api/x HTTP/1.1", &rest))
             .await;
-        let answer = String::from_utf8(client.to_end().await).unwrap();
+        let answer = String::from_utf8(client.until_closed().await).unwrap();
         assert!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
             "{chunks:?}: {answer}"

@@ -19,6 +19,7 @@ mod connections;
 mod cors;
 mod demo;
 mod errors;
+mod explain;
 mod faults;
 mod framing;
 mod headers;

@@ -1,1 +1,180 @@
+//! The gateway's end: it loses no request in flight, unless the grace is over or it is told twice.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bpmgate::body::Body;
+use bpmgate::demo::engine::{Engine, Framing, Script};
+use bpmgate::demo::issuer::Issuer;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::support::{Client, Process, Protocol, Raw, World, alice, eventually, soon, whole};
+
+struct Ending {
+    engine: Engine,
+    gateway: Process,
+    token: String,
+    _issuer: Issuer,
+}
+
+impl Ending {
+    async fn start(grace: &str) -> Self {
+        let engine = Engine::start().await.unwrap();
+        let issuer = Issuer::start().await.unwrap();
+        let more = format!("server.shutdown_grace = \"{grace}\"");
+        engine.script("/engine-rest/slow", Script::Gate(Box::new(Script::Echo)));
+        Self {
+            gateway: Process::start(&issuer, &engine.url(), &more).await,
+            engine,
+            token: alice(&issuer),
+            _issuer: issuer,
+        }
+    }
+
+    fn get(&self, path: &str) -> Request<Body> {
+        let request = Request::get(path).header("authorization", &self.token);
+        request.body(Body::empty()).unwrap()
+    }
+}
+
+async fn refused(address: SocketAddr) {
+    soon("the refusal", async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_in_flight_end_well_after_a_signal_and_new_connections_are_refused() {
+    for signal in ["TERM", "INT"] {
+        let mut ending = Ending::start("30s").await;
+        let mut tasks = JoinSet::new();
+        for number in 0..20 {
+            let (address, request) = (ending.gateway.address, ending.get("/api/slow"));
+            tasks.spawn(async move {
+                let client = Client::connect(address, Protocol::BOTH[number % 2]).await;
+                let answer = client.send(request).await.unwrap();
+                whole(answer).await.unwrap().status()
+            });
+        }
+        // Connections without a request do not hold it up, said anything or not.
+        let mut silent = Raw::connect(ending.gateway.address).await;
+        let mut idle = Raw::connect(ending.gateway.address).await;
+        let health = idle.ask("GET /health HTTP/1.1\r\nHost: g\r\n\r\n").await;
+        assert_eq!(health.status, 200);
+        ending.engine.forget_requests();
+        let engine = &ending.engine;
+        eventually("the requests", || engine.open_connections() >= 20).await;
+        ending.gateway.signal(signal).await;
+        refused(ending.gateway.address).await;
+        assert!(silent.until_closed().await.is_empty());
+        assert!(idle.until_closed().await.is_empty());
+        assert_eq!(
+            ending.gateway.child.try_wait().unwrap(),
+            None,
+            "requests are in flight"
+        );
+        ending.engine.release(20);
+        for status in soon("the answers", tasks.join_all()).await {
+            assert_eq!(status, 200, "{signal}");
+        }
+        assert_eq!(ending.gateway.ended().await, Some(0), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_being_sent_is_sent_to_its_end_after_a_signal() {
+    let mut ending = Ending::start("30s").await;
+    let (length, framing) = (64 << 20, Framing::Length);
+    ending
+        .engine
+        .script("/engine-rest/long", Script::Download { length, framing });
+    let mut answers = Vec::new();
+    for protocol in Protocol::BOTH {
+        let client = Client::connect(ending.gateway.address, protocol).await;
+        let answer = client.send(ending.get("/api/long")).await.unwrap();
+        answers.push((client, answer));
+    }
+    ending.gateway.signal("TERM").await;
+    refused(ending.gateway.address).await;
+    for (_client, answer) in answers {
+        assert_eq!(whole(answer).await.unwrap().body().len() as u64, length);
+    }
+    assert_eq!(ending.gateway.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_left_when_the_grace_is_over_is_cut() {
+    let mut ending = Ending::start("300ms").await;
+    let client = Client::connect(ending.gateway.address, Protocol::Http1).await;
+    let (answer, ended) = tokio::join!(client.send(ending.get("/api/slow")), async {
+        let engine = &ending.engine;
+        eventually("the request", || {
+            engine.requests_to("/engine-rest/slow") == 1
+        })
+        .await;
+        ending.gateway.signal("TERM").await;
+        let status = ending.gateway.child.wait();
+        soon("its end", status).await.unwrap().code()
+    });
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(ended, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut ending = Ending::start("1h").await;
+    let client = Client::connect(ending.gateway.address, Protocol::Http1).await;
+    let (answer, ended) = tokio::join!(client.send(ending.get("/api/slow")), async {
+        let engine = &ending.engine;
+        eventually("the request", || {
+            engine.requests_to("/engine-rest/slow") == 1
+        })
+        .await;
+        ending.gateway.signal("TERM").await;
+        // Two signals at the same moment would be one.
+        refused(ending.gateway.address).await;
+        ending.gateway.signal("TERM").await;
+        let status = ending.gateway.child.wait();
+        soon("its end", status).await.unwrap().code()
+    });
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(ended, Some(1));
+}
+
+#[tokio::test]
+async fn a_server_that_has_ended_serves_nobody_any_more() {
+    let world = World::with(|config| config.server.shutdown_grace = Duration::ZERO).await;
+    let framing = Framing::Length;
+    world
+        .engine
+        .script("/engine-rest/x", Script::HangInBody { after: 10, framing });
+    let mut clients = Vec::new();
+    for protocol in Protocol::BOTH {
+        let client = world.client(protocol).await;
+        let request = world
+            .request(Method::GET, "/api/x")
+            .body(Body::empty())
+            .unwrap();
+        let mut answer = client.send(request).await.unwrap();
+        soon("the first bytes", answer.frame())
+            .await
+            .unwrap()
+            .unwrap();
+        clients.push((client, answer));
+    }
+    world.gateway.stop().await;
+    for (_client, answer) in clients {
+        assert!(whole(answer).await.is_err());
+    }
+    let engine = &world.engine;
+    eventually("the end of the engine's connections", || {
+        engine.open_connections() == 0
+    })
+    .await;
+}

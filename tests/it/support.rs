@@ -165,9 +165,11 @@ pub(crate) fn config(issuer: &Issuer, engine_url: &str) -> Config {
     config.admin.listen = None;
     config.engine.url = engine_url.parse().unwrap();
     config.engine.retry.backoff = Duration::from_millis(20);
-    config.access.default = "transparent".to_owned();
+    "transparent".clone_into(&mut config.access.default);
     // So that the engine sees the client's requests alone; `models.rs` tests those of the gateway.
     config.initiator.model_initiator = false;
+    // All tests are Alice's; `faults.rs` tests what one caller may have at once.
+    config.server.limits.requests_in_flight_per_caller = 10_000;
     config.issuers = vec![config::Issuer {
         issuer: issuer.url().parse().unwrap(),
         jwks_url: Some(issuer.jwks_url().parse().unwrap()),
@@ -230,7 +232,7 @@ impl Process {
         let file = directory.path().join("config.toml");
         let (name, keys) = (issuer.url(), issuer.jwks_url());
         let text = format!(
-            "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
+            "server.listen = \"127.0.0.1:0\"\nserver.limits.requests_in_flight_per_caller = 10000\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
              access.default = \"transparent\"\n{more}\n\
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );
@@ -280,9 +282,8 @@ impl Process {
                 log.push('\n');
             }
         });
-        let address = match soon("the line `listening`", told).await {
-            Ok(address) => address,
-            Err(_) => panic!("the gateway did not start:\n{}", log.lock().unwrap()),
+        let Ok(address) = soon("the line `listening`", told).await else {
+            panic!("the gateway did not start:\n{}", log.lock().unwrap());
         };
         Self {
             address,
@@ -428,8 +429,6 @@ pub(crate) struct Raw {
 /// An answer as it came off the wire.
 #[derive(Debug)]
 pub(crate) struct RawAnswer {
-    /// Status line and header fields with the blank line after them.
-    pub(crate) head: String,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// The body without its chunks.
@@ -488,7 +487,7 @@ impl Raw {
         } else if let Some(length) = length {
             answer.body = self.exactly(length).await;
         } else {
-            answer.body = self.to_end().await;
+            answer.body = self.until_closed().await;
         }
         answer
     }
@@ -505,7 +504,6 @@ impl Raw {
             headers.append(name, value.trim().parse().unwrap());
         }
         RawAnswer {
-            head,
             status,
             headers,
             body: Vec::new(),
@@ -514,7 +512,7 @@ impl Raw {
     }
 
     /// Everything until the gateway closes the connection, in whichever way.
-    pub(crate) async fn to_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
         while self.more().await {}
         std::mem::take(&mut self.read)
     }

@@ -554,3 +554,87 @@ async fn one_issuer_cannot_speak_for_another() {
         assert_eq!(body["variables"]["initiator"]["value"], id);
     }
 }
+
+/// An issuer with a shared secret: nothing is fetched, so nobody needs to answer.
+#[tokio::test]
+async fn tokens_of_a_shared_secret_need_no_keys_and_take_no_public_ones() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let world = World::with(|config| {
+        config.issuers[0].algorithms = vec![config::Algorithm::Hs256];
+        config.issuers[0].hs_secret = SECRET.to_owned().into();
+    })
+    .await;
+    let issuer = &world.issuer;
+    let with = |secret: &str, alg: &str, over: &Value| {
+        let input = encoded(&json!({"alg": alg, "kid": "any"}), &claims(issuer, over));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = hmac::sign(&key, input.as_bytes());
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(tag))
+    };
+    let good = with(SECRET, "HS256", &json!({}));
+    let (_, pem) = public_key(issuer);
+    for bad in [
+        with("0123456789abcdef0123456789abcdeg", "HS256", &json!({})),
+        with(&pem, "HS256", &json!({})),
+        with("", "HS256", &json!({})),
+        with(SECRET, "HS512", &json!({})),
+        with(SECRET, "RS256", &json!({})),
+        with(SECRET, "none", &json!({})),
+        with(
+            SECRET,
+            "HS256",
+            &json!({"iss": "https://elsewhere.example"}),
+        ),
+        good.rsplit_once('.').unwrap().0.to_owned() + ".",
+        // What the issuer signs with its own key is not asked for.
+        token(issuer, &json!({})),
+    ] {
+        assert_eq!(ask_with(&world.gateway, &bad).await, invalid(), "{bad}");
+    }
+    assert_eq!(world.engine.connections(), 0);
+    assert_eq!(ask_with(&world.gateway, &good).await, ok());
+    assert_eq!(issuer.fetches(), 0);
+}
+
+/// The same issuer, key and audience, but for something else than calling a service.
+#[tokio::test]
+async fn id_and_refresh_tokens_are_no_access_tokens() {
+    let world = World::with(|config| config.issuers[0].preset = config::Preset::Keycloak).await;
+    for over in [
+        json!({"typ": "ID", "nonce": "n"}),
+        json!({"typ": "Refresh"}),
+        json!({"typ": "Offline"}),
+        json!({"typ": "Logout"}),
+        json!({"typ": "DPoP", "cnf": {"jkt": "x"}}),
+        json!({"typ": "Bearer", "cnf": {"x5t#S256": "x"}}),
+        json!({}),
+    ] {
+        let got = ask_with(&world.gateway, &token(&world.issuer, &over)).await;
+        assert_eq!(got, invalid(), "{over}");
+    }
+    assert_eq!(world.engine.connections(), 0);
+    let access = token(&world.issuer, &json!({"typ": "Bearer"}));
+    assert_eq!(ask_with(&world.gateway, &access).await, ok());
+}
+
+/// A cached token ends with its time, and with its key.
+#[tokio::test]
+async fn token_used_before_is_refused_once_its_key_is_gone() {
+    let world = World::with(|config| {
+        config.issuers[0].jwks_cooldown = Duration::from_millis(1);
+        config.issuers[0].jwks_refresh = Duration::from_millis(50);
+    })
+    .await;
+    let old = token(&world.issuer, &json!({}));
+    for _ in 0..3 {
+        assert_eq!(ask_with(&world.gateway, &old).await, ok());
+    }
+    world.issuer.rotate(OldKeys::Gone).unwrap();
+    // Within the next refresh, which a request does not wait for.
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
+    while ask_with(&world.gateway, &old).await != invalid() {
+        assert!(tokio::time::Instant::now() < deadline, "still accepted");
+    }
+    let new = token(&world.issuer, &json!({}));
+    assert_eq!(ask_with(&world.gateway, &new).await, ok());
+}

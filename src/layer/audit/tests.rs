@@ -15,7 +15,7 @@ const START: (&str, &str) = ("POST", "/process-definition/key/order/start");
 
 /// A log in a file of its own.
 struct Log {
-    log: Option<AuditLog>,
+    open: Option<AuditLog>,
     file: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -25,19 +25,19 @@ impl Log {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("audit.log");
         Self {
-            log: AuditLog::open(&Target::File(file.clone()), 8).ok(),
+            open: AuditLog::open(&Target::File(file.clone()), 8).ok(),
             file,
             _directory: directory,
         }
     }
 
     fn layer(&self) -> AuditLayer {
-        AuditLayer::new(self.log.clone().unwrap(), TrustedProxies::default())
+        AuditLayer::new(self.open.clone().unwrap(), TrustedProxies::default())
     }
 
     /// All records, once nobody holds the log any more.
     fn records(mut self) -> Vec<Value> {
-        drop(self.log.take());
+        drop(self.open.take());
         let text = std::fs::read_to_string(&self.file).unwrap();
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -276,7 +276,7 @@ async fn what_is_recorded_of_what_passes_and_of_what_is_refused() {
 async fn without_room_for_its_record_a_write_does_not_reach_the_engine_and_a_denial_says_so() {
     let log = Log::new();
     let layer = log.layer();
-    let slots: Vec<_> = std::iter::from_fn(|| log.log.as_ref()?.try_slot()).collect();
+    let slots: Vec<_> = std::iter::from_fn(|| log.open.as_ref()?.try_slot()).collect();
     let calls = Arc::new(AtomicUsize::new(0));
     let service = |answer: Result<(), Problem>| {
         let calls = calls.clone();
@@ -321,6 +321,7 @@ async fn what_inner_layers_found_out_is_in_the_record() {
         findings.note_business_key("order-4711".to_owned());
         findings.note_event("paid".to_owned());
         findings.note_reason("a mistake".to_owned());
+        findings.note_model_changed(());
         Ok::<_, Problem>(json(Body::empty()))
     });
     log.layer()
@@ -335,6 +336,7 @@ async fn what_inner_layers_found_out_is_in_the_record() {
         ("business_key", "order-4711".into()),
         ("event", "paid".into()),
         ("reason", "a mistake".into()),
+        ("model_changed", true.into()),
     ] {
         assert_eq!(records[0][name], want);
     }

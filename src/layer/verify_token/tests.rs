@@ -7,7 +7,7 @@ use super::*;
 use crate::token::tests::testing::{
     HEADER, ISSUER, OTHER_RSA, good_claims, issuer, one_key, sign_as, token,
 };
-use crate::token::{Algorithm, verify};
+use crate::token::{Algorithm, UnverifiedToken, verify};
 
 fn fixed() -> Verifier {
     Verifier::new([(issuer(), one_key())]).unwrap()

@@ -35,7 +35,7 @@ type Checks = Box<[(Algorithm, Check)]>;
 #[derive(Clone)]
 enum Check {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -93,7 +93,10 @@ impl Key {
             if secret.len() < needed {
                 return Err(KeySetError::ShortSecret { algorithm, needed });
             }
-            Ok((algorithm, Check::Secret(hmac::Key::new(*hash, secret))))
+            Ok((
+                algorithm,
+                Check::Secret(Box::new(hmac::Key::new(*hash, secret))),
+            ))
         };
         Ok(Self {
             id: None,

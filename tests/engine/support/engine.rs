@@ -136,8 +136,17 @@ impl Engine {
 
     /// Every variable that an instance ever had, in whichever scope: name, type, value.
     pub(crate) async fn variables(&self, instance: &str) -> Vec<(String, String, Value)> {
+        self.variables_of("processInstanceId", instance).await
+    }
+
+    /// Every variable that an instance of a process or of a case (`caseInstanceId`) ever had.
+    pub(crate) async fn variables_of(
+        &self,
+        kind: &str,
+        instance: &str,
+    ) -> Vec<(String, String, Value)> {
         let path = format!(
-            "/history/variable-instance?processInstanceId={instance}&deserializeValues=false\
+            "/history/variable-instance?{kind}={instance}&deserializeValues=false\
              &sortBy=variableName&sortOrder=asc"
         );
         let found = self.get(&path).await.expect(200).json();

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) profile: &'static str,
     /// `engine.credentials`: user, password.
     pub(crate) credentials: (&'static str, &'static str),
+    /// Tables to add, as TOML; they stand behind `[access]`.
+    pub(crate) more: &'static str,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
         Self {
             profile: "user",
             credentials: ("demo", "demo"),
+            more: "",
         }
     }
 }
@@ -133,7 +136,8 @@ impl Gateway {
         request(method, &self.url(path), bearer)
     }
 
-    fn url(&self, path: &str) -> String {
+    /// The URL of a path, prefix and all.
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
@@ -194,12 +198,15 @@ jwks_cooldown = "50ms"
 
 [access]
 default = "{profile}"
+
+{more}
 "#,
         engine = engine.url(),
         issuer = issuer.name(),
         jwks_url = issuer.jwks_url(),
         audience = Issuer::AUDIENCE,
         profile = options.profile,
+        more = options.more,
     )
 }
 

@@ -27,6 +27,159 @@ pub(crate) fn waiting<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Strin
     document + "\n</definitions>\n"
 }
 
+/// A process that waits everywhere at once: at the user task `task`, the external task `external` of the
+/// topic [`EVERYWHERE`], the receive task `receive` and the signal event `catch`; a message
+/// `everywhere-aside` opens a scope of its own with the task `aside-task`. Its ids are those of
+/// every other key, so that an instance of one can be migrated to the other.
+pub(crate) fn everywhere(key: &str) -> String {
+    let mut flows = String::new();
+    for (number, (from, to)) in [
+        ("start", "fork"),
+        ("fork", "task"),
+        ("fork", "external"),
+        ("fork", "receive"),
+        ("fork", "catch"),
+        ("task", "after"),
+        ("task-error", "after"),
+        ("task-escalation", "after"),
+        ("external", "after"),
+        ("external-error", "after"),
+        ("receive", "after"),
+        ("catch", "after"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let written = writeln!(
+            flows,
+            r#"    <sequenceFlow id="flow-{number}" sourceRef="{from}" targetRef="{to}"/>"#
+        );
+        written.expect("memory");
+    }
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:camunda="http://camunda.org/schema/1.0/bpmn" targetNamespace="acceptance">
+  <message id="message" name="{EVERYWHERE}"/>
+  <message id="aside" name="{EVERYWHERE}-aside"/>
+  <signal id="signal" name="{EVERYWHERE}"/>
+  <error id="error" errorCode="{EVERYWHERE}"/>
+  <escalation id="escalation" escalationCode="{EVERYWHERE}"/>
+  <process id="{key}" isExecutable="true">
+    <startEvent id="start"/>
+    <parallelGateway id="fork"/>
+    <userTask id="task"/>
+    <boundaryEvent id="task-error" attachedToRef="task"><errorEventDefinition errorRef="error"/></boundaryEvent>
+    <boundaryEvent id="task-escalation" attachedToRef="task"><escalationEventDefinition escalationRef="escalation"/></boundaryEvent>
+    <serviceTask id="external" camunda:type="external" camunda:topic="{EVERYWHERE}"/>
+    <boundaryEvent id="external-error" attachedToRef="external"><errorEventDefinition errorRef="error"/></boundaryEvent>
+    <receiveTask id="receive" messageRef="message"/>
+    <intermediateCatchEvent id="catch"><signalEventDefinition signalRef="signal"/></intermediateCatchEvent>
+    <userTask id="after"/>
+    <subProcess id="beside" triggeredByEvent="true">
+      <startEvent id="aside-start" isInterrupting="false"><messageEventDefinition messageRef="aside"/></startEvent>
+      <userTask id="aside-task"/>
+      <sequenceFlow id="aside-flow" sourceRef="aside-start" targetRef="aside-task"/>
+    </subProcess>
+{flows}  </process>
+</definitions>
+"#
+    )
+}
+
+/// The name of all that [`everywhere`] waits for.
+pub(crate) const EVERYWHERE: &str = "everywhere";
+
+/// A process that waits in a task once the message `KEY-message`, the signal `KEY-signal` or a variable
+/// `KEY` has started it. `initiator`, if not empty, is the model's name for its initiator.
+pub(crate) fn by_event(key: &str, initiator: &str) -> String {
+    let task = task(key);
+    let initiator = if initiator.is_empty() {
+        String::new()
+    } else {
+        format!(r#" operaton:initiator="{initiator}""#)
+    };
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+    xmlns:operaton="http://operaton.org/schema/1.0/bpmn" targetNamespace="acceptance">
+  <message id="message" name="{key}-message"/>
+  <signal id="signal" name="{key}-signal"/>
+  <process id="{key}" isExecutable="true">
+    <startEvent id="by-message"{initiator}><messageEventDefinition messageRef="message"/></startEvent>
+    <startEvent id="by-signal"{initiator}><signalEventDefinition signalRef="signal"/></startEvent>
+    <startEvent id="by-condition"{initiator}><conditionalEventDefinition>
+      <condition xsi:type="tFormalExpression">${{execution.getVariable('{key}') == 'yes'}}</condition>
+    </conditionalEventDefinition></startEvent>
+    <sequenceFlow id="a" sourceRef="by-message" targetRef="{task}"/>
+    <sequenceFlow id="b" sourceRef="by-signal" targetRef="{task}"/>
+    <sequenceFlow id="c" sourceRef="by-condition" targetRef="{task}"/>
+    <userTask id="{task}"/>
+  </process>
+</definitions>
+"#
+    )
+}
+
+/// A process that a timer starts, far from now.
+pub(crate) fn by_timer(key: &str) -> String {
+    let task = task(key);
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL" targetNamespace="acceptance">
+  <process id="{key}" isExecutable="true">
+    <startEvent id="start"><timerEventDefinition><timeDate>2999-01-01T00:00:00</timeDate></timerEventDefinition></startEvent>
+    <sequenceFlow id="flow" sourceRef="start" targetRef="{task}"/>
+    <userTask id="{task}"/>
+  </process>
+</definitions>
+"#
+    )
+}
+
+/// A process whose model names its initiator `name`, with the prefix for the namespace of Operaton or of
+/// Camunda, and gives its task to that one.
+pub(crate) fn with_initiator(key: &str, prefix: &str, name: &str) -> String {
+    let task = task(key);
+    let namespace = if prefix == "operaton" {
+        "http://operaton.org/schema/1.0/bpmn"
+    } else {
+        "http://camunda.org/schema/1.0/bpmn"
+    };
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL" xmlns:{prefix}="{namespace}" targetNamespace="acceptance">
+  <process id="{key}" isExecutable="true">
+    <startEvent id="start" {prefix}:initiator="{name}"/>
+    <sequenceFlow id="flow" sourceRef="start" targetRef="{task}"/>
+    <userTask id="{task}" {prefix}:assignee="${{{name}}}"/>
+  </process>
+</definitions>
+"#
+    )
+}
+
+/// A case with two things to be started by hand: the task `human`, and `called`, a process that gets all
+/// variables.
+pub(crate) fn case(key: &str, process: &str) -> String {
+    format!(
+        r#"<definitions xmlns="http://www.omg.org/spec/CMMN/20151109/MODEL"
+    xmlns:camunda="http://camunda.org/schema/1.0/cmmn" targetNamespace="acceptance">
+  <case id="{key}">
+    <casePlanModel id="plan">
+      <planItem id="human" definitionRef="human-task"><itemControl><manualActivationRule/></itemControl></planItem>
+      <planItem id="called" definitionRef="process-task"><itemControl><manualActivationRule/></itemControl></planItem>
+      <humanTask id="human-task"/>
+      <processTask id="process-task" processRef="{process}">
+        <extensionElements><camunda:in variables="all"/></extensionElements>
+      </processTask>
+    </casePlanModel>
+  </case>
+</definitions>"#
+    )
+}
+
 /// The id of the user task in the process of that key.
 pub(crate) fn task(key: &str) -> String {
     format!("{key}-task")
