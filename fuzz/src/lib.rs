@@ -6,15 +6,3 @@ pub mod matcher;
 pub mod path;
 pub mod splice;
 pub mod token;
-
-/// A check.
-pub type Check = fn(&[u8]);
-
-/// Every check by its name: the name of its target, and of its directory in `corpus`.
-pub const CHECKS: [(&str, Check); 5] = [
-    ("jwks", jwks::check),
-    ("matcher", matcher::check),
-    ("path", path::check),
-    ("splice", splice::check),
-    ("token", token::check),
-];

@@ -33,6 +33,9 @@ public class Oracle {
   private static final Map<String, String> OURS =
       new HashMap<>(Map.of("initiator", "user_ada", "initiatorEmail", "ada@example.org", "initiatorName", "Ada \"\\\u00ff\u2028", "starter", "user_ada"));
 
+  /** How many findings are printed; all are counted. */
+  private static final int SHOWN = 20;
+
   /** They select and write nothing. */
   private static final Set<String> SELECTING = Set.of("correlationKeys", "localCorrelationKeys");
 
@@ -92,7 +95,9 @@ public class Oracle {
       }
       compare(original, result, places, written, findings);
       for (String finding : findings) {
-        wrong++;
+        if (++wrong > SHOWN) {
+          continue;
+        }
         System.out.println(type + (user ? " user " : " transparent ") + finding + "\n  from " + show(original) + "\n  made " + show(result));
       }
     }

@@ -9,7 +9,7 @@
     clippy::expect_used,
     clippy::format_push_string,
     clippy::indexing_slicing,
-    reason = "a test ends at what it did not expect, and says what it saw"
+    reason = "a test ends at what it did not expect"
 )]
 
 use std::io::{BufWriter, Read, Write};
@@ -151,7 +151,7 @@ fn the_engine_reads_in_every_spliced_body_what_the_gateway_promises() {
     drop(out);
     let said = reader.join().expect("a reader that ends").unwrap();
     println!("{said}");
-    assert!(java.wait().unwrap().success(), "{said}");
+    assert!(java.wait().unwrap().success(), "see above");
     let counted = |what: &str| {
         let words = said.lines().flat_map(str::split_whitespace);
         let number = words.skip_while(|word| *word != what).nth(1);
