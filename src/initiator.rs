@@ -24,7 +24,8 @@
 //! and Java-serialized objects are refused.
 //!
 //! What it does not do: it takes no part in who may call the operation, and it does not look into
-//! multipart bodies; of those only the variable's name in the path is checked.
+//! multipart bodies; of those only the variable's name in the path is checked, and the layer refuses them
+//! to profiles that act for oneself alone.
 
 use std::cell::RefCell;
 use std::fmt;

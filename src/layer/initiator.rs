@@ -98,7 +98,7 @@ use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
 use crate::model::Models;
-use crate::operation::{BodyPath, Match, Matched};
+use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -190,6 +190,9 @@ where
         };
         let rules = match plan {
             Plan::Pass => {
+                if let Err(problem) = check_upload(extensions.get(), extensions.get()) {
+                    return InitiatorFuture::rejected(problem);
+                }
                 let Some((models, matched)) = self.rules.named_in_path(extensions.get()) else {
                     return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
                 };
@@ -329,6 +332,30 @@ where
         .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     head.headers.insert(CONTENT_LENGTH, body.len().into());
     Ok((Request::from_parts(head, B::from(body)), memory))
+}
+
+/// Refuses a variable by upload to those who act for themselves alone: a part of it may name a Java class
+/// that the engine would make of the rest (engine fact, "Multipart, binary, long polls"), and such a body
+/// is not read.
+fn check_upload(matched: Option<&Matched>, access: Option<&Access>) -> Result<(), Problem> {
+    let Some(Matched::Operation(matched)) = matched else {
+        return Ok(());
+    };
+    let operation = matched.operation;
+    if operation.encoding != Encoding::Multipart
+        || !operation.body_paths.contains(&BodyPath::Segment)
+    {
+        return Ok(());
+    }
+    let access = access.ok_or(Problem::Misconfigured("initiator: no access decision"))?;
+    if access.members.others {
+        return Ok(());
+    }
+    Err(Problem::denied_member(
+        operation.id,
+        &access.profile,
+        "multipart/form-data",
+    ))
 }
 
 /// Refuses what can be refused before the body is read.

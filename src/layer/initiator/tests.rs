@@ -433,7 +433,7 @@ fn other_requests_pass_untouched_and_unread() {
         (Method::GET, "/process-instance/1/variables/initiator"),
         (Method::DELETE, "/process-instance/1/variables/a"),
         (Method::POST, "/deployment/create"),
-        (Method::POST, "/task/1/variables/a/data"),
+        (Method::POST, "/task/1/attachment/create"),
         (Method::POST, "/process-instance"),
         (Method::POST, "/no/such/path"),
         (Method::PATCH, "/task"),
@@ -557,4 +557,30 @@ fn bodies_together_hold_no_more_than_the_memory_for_all() {
     drop(held.pop());
     let mut next = tokio_test::task::spawn(collect(large(), &shared));
     assert_pending!(next.poll());
+}
+
+#[test]
+fn a_variable_by_upload_is_for_those_who_may_act_for_others() {
+    let path = "/task/1/variables/photo/data";
+    let headers = [("content-type", "multipart/form-data; boundary=x")];
+    let upload = |profile: Builtin| {
+        let mut request = post(path, &headers, Script::of(&["--x--"]));
+        request.extensions_mut().insert(Access {
+            profile: profile.as_str().into(),
+            rule: None,
+            members: profile.members(),
+        });
+        request
+    };
+    assert_eq!(
+        refused(upload(Builtin::User)),
+        Problem::denied_member("setBinaryTaskVariable", "user", "multipart/form-data")
+    );
+    passed(upload(Builtin::Operator));
+    // An attachment is no variable.
+    passed(post(
+        "/task/1/attachment/create",
+        &headers,
+        Script::of(&["--x--"]),
+    ));
 }
