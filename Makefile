@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench client
+.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -88,3 +88,7 @@ bench: ## Run the benches: each layer, and the gateway beside a bare forwarder
 client: ## Check, build and test the TypeScript client (needs Node 20 or newer)
 	cargo build
 	cd clients/typescript && npm ci && npm run check && npm run build && npm test
+
+client-samples: ## Type-check the TypeScript code in the guides
+	cd clients/typescript && npm ci && npm run build
+	cd clients/typescript/samples && npm ci && npm run check
