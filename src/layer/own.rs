@@ -1,7 +1,8 @@
 //! The gateway's own routes, which need no token: `/health`; `/docs` and `/openapi.json` are reserved.
 //!
 //! `/health` asks the engine for its version, at most once a second however many ask here; after an
-//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7).
+//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7). An engine that
+//! takes longer than two seconds is not reachable.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt};
 
 use crate::body::Body;
@@ -129,9 +130,10 @@ impl Health {
         let status = match self.version_path.parse() {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                match engine.oneshot(request).await.map_err(Into::into) {
-                    Ok(answer) => answer.status(),
-                    Err(problem) => problem.status(),
+                match timeout(PATIENCE, engine.oneshot(request)).await {
+                    Ok(Ok(answer)) => answer.status(),
+                    Ok(Err(error)) => error.into().status(),
+                    Err(_) => StatusCode::GATEWAY_TIMEOUT,
                 }
             }
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -142,6 +144,8 @@ impl Health {
 }
 
 const BELIEVED: Duration = Duration::from_secs(1);
+/// Those who watch ask again soon, and each that waits takes a place among the requests in flight.
+const PATIENCE: Duration = Duration::from_secs(2);
 const AFTER_REFUSAL: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
@@ -204,6 +208,23 @@ mod tests {
             health(401, Duration::from_secs(61)).await,
             ("degraded".to_owned(), 2)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs_is_not_waited_for() {
+        let engine =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<_, Problem>>());
+        let own = Own::new(engine, "", None);
+        let before = Instant::now();
+        let asks = (0..10).map(|_| {
+            let request = Request::get("/health").body(Body::empty()).unwrap();
+            own.clone().oneshot(request)
+        });
+        for answer in futures_util::future::join_all(asks).await {
+            let body = answer.unwrap().into_body().collect().await.unwrap();
+            assert!(body.to_bytes().starts_with(br#"{"engine_reachable":false"#));
+        }
+        assert!(before.elapsed() <= PATIENCE + Duration::from_millis(10));
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! The paths of this engine, found the way Jersey finds them.
 //!
 //! Matrix parameters (`;x=y`) are cut off, literal segments are compared as they came, parameters are
-//! percent-decoded, one trailing slash is ignored. A literal beats a parameter and there is no second try.
+//! percent-decoded, one trailing slash is ignored. A literal beats a parameter. There is no second try,
+//! unlike in a real engine; no path of this table needs one.
 
 use std::sync::LazyLock;
 
