@@ -430,13 +430,10 @@ impl Known {
             if self.size >= MAX_KNOWN {
                 return;
             }
-            let keys = match self.keys_by_name.get_mut(name) {
-                Some(keys) => keys,
-                None => {
-                    self.size += 1;
-                    self.keys_by_name.entry(name.clone()).or_default()
-                }
-            };
+            if !self.keys_by_name.contains_key(name) {
+                self.size += 1;
+            }
+            let keys = self.keys_by_name.entry(name.clone()).or_default();
             if let Some(key) = key
                 && keys.insert(key.into())
             {

@@ -1,4 +1,4 @@
-//! The gateway's own routes, which need no token: `/health`; `/docs` and `/openapi.json` are reserved.
+//! The gateway's own routes, which need no token: `/health`, `/openapi.json`, `/docs`.
 //!
 //! `/health` asks the engine for its version, at most once a second however many ask here; after an
 //! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7). An engine that
@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt};
 
 use crate::body::Body;
+#[cfg(feature = "docs")]
+use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -29,6 +31,9 @@ pub const OWN_PATHS: [&str; 3] = ["/health", "/docs", "/openapi.json"];
 pub struct Own<E> {
     engine: E,
     health: Arc<Health>,
+    /// The `OpenAPI` document, where the workflow API is served.
+    document: Option<Bytes>,
+    public_url: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +59,36 @@ impl<E> Own<E> {
         Self {
             engine,
             health: Arc::new(health),
+            document: None,
+            public_url: None,
         }
+    }
+
+    /// Serves this document at `/openapi.json` and, with the feature `docs`, a page for it at `/docs`, which
+    /// clients call below `public_url`.
+    #[must_use]
+    pub fn with_document(self, document: Option<Bytes>, public_url: Option<&str>) -> Self {
+        Self {
+            document,
+            public_url: public_url.map(Into::into),
+            ..self
+        }
+    }
+
+    /// `/openapi.json` and `/docs`, where the workflow API is served.
+    fn about_the_api(&self, path: &str) -> Result<Response<Body>, Problem> {
+        let document = self.document.as_ref().ok_or(Problem::NotFound)?;
+        if path == "/openapi.json" {
+            let mut answer = json_answer(document.clone());
+            let headers = answer.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            return Ok(answer);
+        }
+        #[cfg(feature = "docs")]
+        if let Some(file) = strip_prefix(&["/docs".to_owned()], path) {
+            return crate::docs::page(file, self.public_url.as_deref());
+        }
+        Err(Problem::NotFound)
     }
 }
 
@@ -73,13 +107,20 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.uri().path() != "/health" {
-            return Box::pin(async { Err(Problem::NotFound) });
+        let path = request.uri().path();
+        let known = OWN_PATHS.iter().find(|known| path.starts_with(**known));
+        if let (Some(findings), Some(route)) = (request.extensions().get::<Findings>(), known) {
+            findings.note_route(route);
         }
-        if let Some(findings) = request.extensions().get::<Findings>() {
-            findings.note_route("/health");
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if path != "/health" {
+            let mut answer = self.about_the_api(path);
+            if !reads && answer.is_ok() {
+                answer = Err(Problem::MethodNotAllowed("GET, HEAD".into()));
+            }
+            return Box::pin(async { answer });
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !reads {
             return Box::pin(async { Err(Problem::MethodNotAllowed("GET, HEAD".into())) });
         }
         let (engine, health) = (self.engine.clone(), self.health.clone());
@@ -102,11 +143,7 @@ impl Health {
         if let (Some(url), Some(members)) = (&self.engine_url, shape.as_object_mut()) {
             members.insert("engine_url".to_owned(), url.clone().into());
         }
-        let mut answer = Response::new(Body::from(Bytes::from(shape.to_string())));
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        answer
+        json_answer(shape.to_string().into())
     }
 
     /// What the engine said last, or says now; those who ask meanwhile wait for the one answer.
@@ -141,6 +178,15 @@ impl Health {
         *last = Some((Instant::now(), status));
         status
     }
+}
+
+/// JSON that nobody keeps.
+pub(crate) fn json_answer(json: Bytes) -> Response<Body> {
+    let mut answer = Response::new(Body::from(json));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 const BELIEVED: Duration = Duration::from_secs(1);

@@ -26,6 +26,7 @@ pub(super) enum Operation {
     Instances,
     InstanceCount,
     Instance,
+    Execution,
     DeleteInstance,
     Suspend,
     Variables,
@@ -152,7 +153,7 @@ static TABLE: LazyLock<Vec<Split>> = LazyLock::new(|| {
         .collect()
 });
 
-const ROWS: [Row; 49] = [
+const ROWS: [Row; 50] = [
     Row("GET", "/version", Operation::Version),
     Row("GET", "/engine", Operation::Engines),
     Row("GET", "/process-definition", Operation::Definitions),
@@ -223,6 +224,7 @@ const ROWS: [Row; 49] = [
     Row("GET", "/process-instance", Operation::Instances),
     Row("GET", "/process-instance/count", Operation::InstanceCount),
     Row("GET", "/process-instance/{id}", Operation::Instance),
+    Row("GET", "/execution/{id}", Operation::Execution),
     Row(
         "DELETE",
         "/process-instance/{id}",
