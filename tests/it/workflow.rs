@@ -478,7 +478,7 @@ async fn it_can_be_moved_and_switched_off() {
     .await;
     assert_eq!(moved.get("/engine-rest/user").await.status(), 200);
     assert_eq!(moved.engine.request_count(), 0);
-    assert_eq!(refused(&moved.get("/api/processes").await).0, 403);
+    assert_eq!(refused(&moved.get("/api/processes").await).0, 404);
     let document = json_of(&moved.get("/openapi.json").await);
     assert!(document["paths"].get("/engine-rest/tasks").is_some());
 
@@ -490,6 +490,6 @@ async fn it_can_be_moved_and_switched_off() {
             "{path}"
         );
     }
-    assert_eq!(refused(&off.get("/api/tasks").await).0, 403);
+    assert_eq!(refused(&off.get("/api/tasks").await).0, 404);
     assert_eq!(off.get("/api/task").await.status(), 200);
 }
