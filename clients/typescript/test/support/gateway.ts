@@ -29,7 +29,7 @@ export default async function setup(project: TestProject) {
   const folder = await mkdtemp(join(tmpdir(), "bpmgate-client-"));
   const started: ChildProcess[] = [];
   try {
-    const demo = run(["demo"]);
+    const demo = run(process.env.BPMGATE_ENGINE ? ["demo", "--engine", process.env.BPMGATE_ENGINE] : ["demo"]);
     started.push(demo);
     const text = await told(demo, "stdout", /# Deploying/);
     const gateway = found(text, /gateway {2}(http\S+)/);
