@@ -94,7 +94,13 @@ function told(child: ChildProcess, stream: "stdout" | "stderr", pattern: RegExp)
       });
     }
     child.on("error", reject);
-    child.on("exit", (code) => reject(new Error(`${BINARY} ended with ${code}:\n${text}`)));
+    child.on("exit", (code, signal) => {
+      // Told also after it was ready: what fails then fails because of this.
+      if (!child.killed) {
+        console.error(`${BINARY} ended with ${code ?? signal}:\n${text}`);
+      }
+      reject(new Error(`${BINARY} ended with ${code ?? signal}`));
+    });
   });
 }
 
