@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench client client-samples
+.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -54,6 +54,15 @@ fuzz-short: ## Fuzz each target for 20 s
 	$(foreach target,$(FUZZ_TARGETS),{ $(call FUZZ,$(target),20); } >"$$log" 2>&1 \
 	  || { cat "$$log" >&2; exit 1; }; \
 	  echo "fuzz $(target): $$(grep '^Done' "$$log")";) true
+
+EXAMPLES ?= 100
+
+# The version is fixed, as another one finds other things.
+fuzz-api: ## Fuzz the workflow API by its OpenAPI document: EXAMPLES=100 SEED=1, ENGINE=URL of a real one
+	cargo build
+	@test -x target/fuzz-api/bin/schemathesis || { \
+	  python3 -m venv target/fuzz-api && target/fuzz-api/bin/pip install -q schemathesis==4.32.5; }
+	ENGINE=$(ENGINE) target/fuzz-api/bin/python tests/api/fuzz.py target/debug/bpmgate $(EXAMPLES) $(SEED)
 
 jdk:
 	@command -v mvn >/dev/null && javac -version 2>&1 | awk '{exit !($$1 == "javac" && int($$2) >= 17)}' || { \
