@@ -10,8 +10,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogLevel, Telemetry};
 
-/// Starts logging for the whole process; a second call changes nothing.
-pub fn start(telemetry: &Telemetry) {
+mod lines;
+
+/// Writes the last lines when it is dropped.
+#[derive(Debug)]
+pub struct Logging(lines::Lines);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
+/// Starts logging for the whole process, until what is returned is dropped; a second call changes nothing.
+#[must_use]
+pub fn start(telemetry: &Telemetry) -> Logging {
     let level = match telemetry.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -21,7 +34,8 @@ pub fn start(telemetry: &Telemetry) {
     };
     // Only our own targets: hyper's debug lines hold header values.
     let ours = Targets::new().with_target("bpmgate", level);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let writer = lines::Lines::start();
+    let lines = fmt::layer().with_writer(writer.clone()).with_target(false);
     let registry = tracing_subscriber::registry().with(ours);
     // Somebody who embeds the gateway may log in another way already.
     let _ = match telemetry.log_format {
@@ -30,4 +44,5 @@ pub fn start(telemetry: &Telemetry) {
             .try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
+    Logging(writer)
 }

@@ -26,7 +26,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
     let mut config = Config::default();
     config.admin.listen = None;
     config.telemetry.log_level = config::LogLevel::Info;
-    telemetry::start(&config.telemetry);
+    let _logging = telemetry::start(&config.telemetry);
     serve::runtime(&config)?.block_on(async {
         let issuer = Issuer::start().await?;
         // Recording requests is for tests.

@@ -17,7 +17,7 @@ use crate::telemetry;
 #[expect(clippy::needless_pass_by_value, reason = "the gateway keeps it")]
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
-    telemetry::start(&loaded.config.telemetry);
+    let _logging = telemetry::start(&loaded.config.telemetry);
     runtime(&loaded.config)?.block_on(async {
         let server = bind(loaded.config.server.listen).await?;
         let address = server.address();

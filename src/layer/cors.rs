@@ -9,12 +9,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_DISPOSITION, HeaderName, HeaderValue, LOCATION, ORIGIN,
-    RETRY_AFTER, WWW_AUTHENTICATE,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
@@ -122,6 +122,13 @@ where
                     future: self.marked.get_mut().call(request),
                 },
             }
+        } else if !headers.contains_key(ORIGIN) {
+            // No browser asks from elsewhere; but a cache must not give it to one that does.
+            CorsFuture {
+                state: CorsState::SameOrigin {
+                    future: self.marked.get_mut().call(request),
+                },
+            }
         } else {
             CorsFuture {
                 state: CorsState::Cors {
@@ -147,20 +154,27 @@ pin_project! {
     enum CorsState<F, G> {
         Cors { #[pin] future: F },
         Plain { #[pin] future: G },
+        SameOrigin { #[pin] future: G },
     }
 }
 
-impl<F, G, T> Future for CorsFuture<F, G>
+impl<F, G, R, E> Future for CorsFuture<F, G>
 where
-    F: Future<Output = T>,
-    G: Future<Output = T>,
+    F: Future<Output = Result<Response<R>, E>>,
+    G: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = T;
+    type Output = Result<Response<R>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             CorsProjection::Cors { future } => future.poll(cx),
             CorsProjection::Plain { future } => future.poll(cx),
+            CorsProjection::SameOrigin { future } => {
+                let mut answer = ready!(future.poll(cx))?;
+                let vary = HeaderValue::from_static("origin");
+                answer.headers_mut().append(VARY, vary);
+                Poll::Ready(Ok(answer))
+            }
         }
     }
 }
