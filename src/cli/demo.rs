@@ -17,6 +17,7 @@ use crate::config::{self, Config, CredentialsMode, HttpUrl, Preset};
 use crate::demo::banner;
 use crate::demo::engine::{Engine, SAMPLE, Settings};
 use crate::demo::issuer::Issuer;
+use crate::demo::people;
 use crate::engine::EngineClient;
 use crate::layer::CredentialsLayer;
 use crate::telemetry;
@@ -49,7 +50,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             preset: Preset::Oidc,
             issuer: parse(&issuer.url())?,
             jwks_url: Some(parse(&issuer.jwks_url())?),
-            audience: vec![banner::AUDIENCE.to_owned()],
+            audience: vec![people::AUDIENCE.to_owned()],
             ..config::Issuer::default()
         }];
         if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
@@ -62,7 +63,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
         };
         let address = server.address();
         let serving = serve::gateway(&config, server)?;
-        let [alice, bob] = [banner::ALICE, banner::BOB].map(|person| person.token(&issuer));
+        let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
         print(&banner::text(address, url.as_str(), &alice, &bob))?;
         serving.await;
         Ok(())

@@ -2,50 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
-
-use super::issuer::Issuer;
-
-/// A person whom the demo's issuer speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Person {
-    /// The `sub` of the tokens.
-    pub subject: &'static str,
-    /// The `email` of the tokens.
-    pub email: &'static str,
-    /// The `name` of the tokens.
-    pub name: &'static str,
-}
-
-impl Person {
-    /// A token for this person, good for an hour.
-    #[must_use]
-    pub fn token(self, issuer: &Issuer) -> String {
-        issuer.token(&json!({
-            "sub": self.subject,
-            "email": self.email,
-            "name": self.name,
-            "aud": AUDIENCE,
-        }))
-    }
-}
-
-/// The `aud` of the tokens.
-pub const AUDIENCE: &str = "bpmgate-demo";
-
-/// Who asks.
-pub const ALICE: Person = Person {
-    subject: "alice",
-    email: "alice@example.org",
-    name: "Alice Example",
-};
-
-/// Who decides.
-pub const BOB: Person = Person {
-    subject: "bob",
-    email: "bob@example.org",
-    name: "Bob Example",
-};
+use super::people::{ALICE, BOB};
 
 /// The text for a gateway at this address, in front of an engine at this URL, with a token for each of the two.
 ///
