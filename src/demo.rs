@@ -8,6 +8,7 @@ pub mod banner;
 pub mod engine;
 pub mod issuer;
 mod listening;
+pub mod page;
 pub mod people;
 pub mod raw;
 pub mod sign_in;

@@ -23,7 +23,7 @@ use crate::initiator;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
-    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
+    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer,
     RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
 use crate::model::{ModelSettings, Models};
@@ -46,6 +46,8 @@ pub struct Resources {
     pub preserve_host: bool,
     /// The engine's own account.
     pub credentials: CredentialsLayer,
+    /// Pages of the gateway's own beside its usual ones.
+    pub pages: Option<Pages>,
     /// Which origins may read answers.
     pub cors: CorsLayer,
     /// Whose tokens are taken.
@@ -110,7 +112,9 @@ where
         .models
         .clone()
         .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
-    let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone());
+    let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
+        .with_pages(r.pages.clone());
+    let pages = r.pages.iter().map(Pages::path);
 
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
@@ -126,7 +130,11 @@ where
         // the gateway's own routes need no token
         .layer(RouteLayer::new(
             own,
-            OWN_PATHS.map(str::to_owned).to_vec(),
+            OWN_PATHS
+                .into_iter()
+                .chain(pages)
+                .map(str::to_owned)
+                .collect(),
             r.prefixes.clone(),
         ))
         // verify the JWT: nothing below runs for a caller who is nobody

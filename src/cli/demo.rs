@@ -17,7 +17,7 @@ use crate::config::{self, Config, CredentialsMode, HttpUrl, Preset};
 use crate::demo::banner;
 use crate::demo::engine::{Engine, SAMPLE, Settings};
 use crate::demo::issuer::Issuer;
-use crate::demo::people;
+use crate::demo::{page, people};
 use crate::engine::EngineClient;
 use crate::layer::CredentialsLayer;
 use crate::telemetry;
@@ -53,6 +53,13 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             audience: vec![people::AUDIENCE.to_owned()],
             ..config::Issuer::default()
         }];
+        config.access.rules = vec![config::Rule {
+            when: config::When {
+                role: Some(people::OPERATOR.to_owned()),
+                ..config::When::default()
+            },
+            profile: "operator".to_owned(),
+        }];
         if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
             tell("the engine did not know the process `approval`: it was deployed there");
         }
@@ -62,9 +69,14 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             Err(_) => serve::bind((Ipv4Addr::LOCALHOST, 0).into()).await?,
         };
         let address = server.address();
-        let serving = serve::gateway(&config, server)?;
+        let client = page::client(address.port());
+        let mut resources = serve::resources(&config)?;
+        resources.pages = page::pages(&issuer.url(), &client);
+        let has_page = resources.pages.is_some();
+        issuer.offer_sign_in(client);
+        let serving = serve::gateway(&config, &resources, server)?;
         let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
-        print(&banner::text(address, url.as_str(), &alice, &bob))?;
+        print(&banner::text(address, has_page, url.as_str(), &alice, &bob))?;
         serving.await;
         Ok(())
     })

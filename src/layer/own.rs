@@ -3,6 +3,7 @@
 //! `/health` asks the engine for its version, at most once a second however many ask here; after an
 //! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7).
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
+use super::Pages;
 use crate::body::Body;
 use crate::problem::Problem;
 use crate::request_info::Findings;
@@ -28,6 +30,7 @@ pub const OWN_PATHS: [&str; 3] = ["/health", "/docs", "/openapi.json"];
 pub struct Own<E> {
     engine: E,
     health: Arc<Health>,
+    pages: Option<Pages>,
 }
 
 #[derive(Debug)]
@@ -53,7 +56,15 @@ impl<E> Own<E> {
         Self {
             engine,
             health: Arc::new(health),
+            pages: None,
         }
+    }
+
+    /// Adds pages below a path of their own.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Option<Pages>) -> Self {
+        self.pages = pages;
+        self
     }
 }
 
@@ -72,14 +83,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.uri().path() != "/health" {
+        let path = request.uri().path();
+        let page = self
+            .pages
+            .as_ref()
+            .and_then(|pages| Some((pages, pages.below(path)?)));
+        if page.is_none() && path != "/health" {
             return Box::pin(async { Err(Problem::NotFound) });
         }
         if let Some(findings) = request.extensions().get::<Findings>() {
-            findings.note_route("/health");
+            findings.note_route(page.map_or("/health", |(pages, _)| pages.path()));
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Box::pin(async { Err(Problem::MethodNotAllowed("GET, HEAD".into())) });
+        }
+        if let Some((pages, rest)) = page {
+            return Box::pin(ready(pages.answer(rest).ok_or(Problem::NotFound)));
         }
         let (engine, health) = (self.engine.clone(), self.health.clone());
         Box::pin(async move { Ok(health.answer(engine).await) })
