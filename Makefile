@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench
+.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench client
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -84,3 +84,7 @@ format: ## Format the code
 
 bench: ## Run the benches: each layer, and the gateway beside a bare forwarder
 	cargo bench
+
+client: ## Check, build and test the TypeScript client (needs Node 20 or newer)
+	cargo build
+	cd clients/typescript && npm ci && npm run check && npm run build && npm test
