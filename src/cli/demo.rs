@@ -1,8 +1,9 @@
 //! `bpmgate demo`: a development issuer, an engine and the gateway on this machine, to try things out.
 //!
 //! Everything listens on loopback only. The engine is a small one in memory, or the one at the given
-//! URL, on which the sample process is deployed if it is not there yet.
+//! URL, on which the sample processes are deployed if they are not there yet.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::{Failure, print, serve, tell};
 use crate::body::{Body, BoxError};
 use crate::config::{self, Config, CredentialsMode, HttpUrl, Preset};
 use crate::demo::banner;
-use crate::demo::engine::{Engine, SAMPLE, Settings};
+use crate::demo::engine::{Engine, SAMPLE, Settings, VACATION};
 use crate::demo::issuer::Issuer;
 use crate::demo::{page, people};
 use crate::engine::EngineClient;
@@ -35,9 +36,12 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             keep_requests: 0,
             ..Settings::default()
         };
-        let in_memory = match engine {
-            Some(_) => None,
-            None => Some(Engine::start_with(settings).await?),
+        let in_memory = if engine.is_some() {
+            None
+        } else {
+            let engine = Engine::start_with(settings).await?;
+            engine.deploy(VACATION, None).map_err(io::Error::other)?;
+            Some(engine)
         };
         let url = match (&engine, &in_memory) {
             (Some(url), _) => (*url).clone(),
@@ -60,8 +64,17 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             },
             profile: "operator".to_owned(),
         }];
-        if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
-            tell("the engine did not know the process `approval`: it was deployed there");
+        if engine.is_some() {
+            for (key, model) in [("approval", SAMPLE), ("vacation", VACATION)] {
+                if deploy(&config, key, model)
+                    .await
+                    .map_err(Failure::Running)?
+                {
+                    tell(&format!(
+                        "the engine did not know the process `{key}`: it was deployed there"
+                    ));
+                }
+            }
         }
         // The usual port, or any where that is taken.
         let server = match serve::bind((Ipv4Addr::LOCALHOST, USUAL_PORT).into()).await {
@@ -87,13 +100,13 @@ fn parse(url: &str) -> Result<HttpUrl, Failure> {
         .map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
 }
 
-/// Deploys the sample where the engine does not have it; says whether it did.
-async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
+/// Deploys a model where the engine does not have its process; says whether it did.
+async fn deploy(config: &Config, key: &str, model: &str) -> Result<bool, BoxError> {
     let credentials = &config.engine.credentials;
     let basic = CredentialsLayer::basic(&credentials.username, credentials.password.expose());
     let engine = basic.layer(EngineClient::from_config(config)?);
     let root = config.engine.url.base_path();
-    let ask = Request::get(format!("{root}/process-definition/key/approval")).body(Body::empty())?;
+    let ask = Request::get(format!("{root}/process-definition/key/{key}")).body(Body::empty())?;
     let answer = tokio::time::timeout(PATIENCE, engine.clone().oneshot(ask)).await??;
     match answer.status() {
         StatusCode::OK => return Ok(false),
@@ -104,8 +117,8 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
     }
     let form = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"deployment-name\"\r\n\r\nbpmgate demo\r\n\
-         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"approval.bpmn\"\r\n\r\n\
-         {SAMPLE}\r\n--{BOUNDARY}--\r\n"
+         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"{key}.bpmn\"\r\n\r\n\
+         {model}\r\n--{BOUNDARY}--\r\n"
     );
     let deploy = Request::post(format!("{root}/deployment/create"))
         .header(
@@ -118,7 +131,7 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
         Ok(true)
     } else {
         Err(format!(
-            "the engine refused to deploy the sample process: {}",
+            "the engine refused to deploy the sample process {key}: {}",
             answer.status()
         )
         .into())

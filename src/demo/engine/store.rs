@@ -1,6 +1,6 @@
 //! What the engine remembers: definitions, instances with their tasks, variables and history.
 //!
-//! An instance walks through the user tasks of its model in turn. Nothing is written down: the oldest
+//! An instance is one token on its way through the model. Nothing is written down: the oldest
 //! ended instances, then the oldest of all, are forgotten when there are too many.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::model::{Field, Model, Step};
+use super::model::{Element, Field, Model, Step};
 use super::refusal::Refusal;
 use super::variables::{Variable, Variables, read_all};
 
@@ -51,8 +51,6 @@ pub(super) struct Instance {
     pub(super) started: SystemTime,
     pub(super) started_by: String,
     pub(super) state: State,
-    /// How many user tasks lie behind it.
-    done: usize,
 }
 
 /// Where an instance stands.
@@ -65,14 +63,14 @@ pub(super) enum State {
 }
 
 /// A variable with what the history says of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) id: String,
     pub(super) variable: Variable,
     pub(super) created: SystemTime,
 }
 
-/// One passage through a start event, user task or end event.
+/// One passage through a start event, user task, gateway or end event.
 #[derive(Debug)]
 pub(super) struct Activity {
     pub(super) id: String,
@@ -133,6 +131,15 @@ impl Instance {
         self.variables
             .iter()
             .map(|(name, kept)| (name, &kept.variable))
+    }
+
+    /// Whether a condition holds: `${name}` or `${!name}`, of a Boolean.
+    fn holds(&self, condition: &str) -> Result<bool, Refusal> {
+        let (plain, wanted) = match condition.strip_prefix("${!") {
+            Some(name) => (format!("${{{name}"), "false"),
+            None => (condition.to_owned(), "true"),
+        };
+        Ok(self.evaluate(&plain)? == wanted)
     }
 
     /// Fills `${name}` with variables; nothing else of the expression language is known.
@@ -232,7 +239,7 @@ impl Store {
             ))
         };
         let mut variables = read_all(body.get("variables"), self.spin).map_err(failed)?;
-        let mut first = 0;
+        let mut first = Entry::Start;
         let instructions = match body.get("startInstructions") {
             None | Some(Value::Null) => [].as_slice(),
             Some(Value::Array(instructions)) => instructions,
@@ -259,7 +266,7 @@ impl Store {
                 first = place;
             }
         }
-        self.run(definition, variables, body, first, account)
+        self.run(definition, variables, body, &first, account)
     }
 
     /// Starts an instance from its start form, whose fields give the values their types and defaults.
@@ -280,7 +287,7 @@ impl Store {
         };
         let given = read_all(body.get("variables"), self.spin).map_err(failed)?;
         let variables = fill_form(&definition.model.start.fields, given).map_err(failed)?;
-        self.run(definition, variables, body, 0, account)
+        self.run(definition, variables, body, &Entry::Start, account)
     }
 
     fn run(
@@ -288,7 +295,7 @@ impl Store {
         definition: &Arc<Definition>,
         mut variables: Variables,
         body: &Map<String, Value>,
-        first: usize,
+        first: &Entry,
         account: &str,
     ) -> Result<&Instance, Refusal> {
         let now = SystemTime::now();
@@ -309,16 +316,20 @@ impl Store {
             started: now,
             started_by: account.to_owned(),
             state: State::Active,
-            done: first,
         };
         instance.set(variables);
-        if first == 0 {
-            instance
-                .activities
-                .push(Activity::passed("startEvent", &definition.model.start, now));
-        }
         let id = instance.id.clone();
-        let task = advance(&mut instance)?;
+        let task = match first {
+            Entry::Start => {
+                let start = &definition.model.start;
+                instance
+                    .activities
+                    .push(Activity::passed("startEvent", start, now));
+                advance(&mut instance, &start.id)?
+            }
+            Entry::Before(activity) => enter(&mut instance, Some(activity.clone()))?,
+            Entry::After(activity) => advance(&mut instance, activity)?,
+        };
         self.forget();
         if let Some(task) = task {
             self.tasks.insert(task.id.clone(), task);
@@ -357,13 +368,25 @@ impl Store {
         if instance.state == State::Suspended {
             return Err(failed(suspended(id)));
         }
+        let before = instance.variables.clone();
+        let passed = instance.activities.len();
         instance.set(variables);
         if let Some(activity) = instance.activities.last_mut() {
             activity.ended = Some(SystemTime::now());
             activity.assignee.clone_from(&task.assignee);
         }
-        instance.done += 1;
-        let next = advance(instance)?;
+        let next = match advance(instance, &task.step.id) {
+            Ok(next) => next,
+            Err(refusal) => {
+                // All of it or nothing.
+                instance.variables = before;
+                instance.activities.truncate(passed);
+                if let Some(activity) = instance.activities.last_mut() {
+                    activity.ended = None;
+                }
+                return Err(failed(refusal));
+            }
+        };
         let instance_id = instance.id.clone();
         self.tasks.remove(id);
         match next {
@@ -502,14 +525,75 @@ impl Activity {
     }
 }
 
-/// Takes an instance to its next user task, or to its end.
-fn advance(instance: &mut Instance) -> Result<Option<Task>, Refusal> {
+/// Where a new instance begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Entry {
+    Start,
+    Before(String),
+    After(String),
+}
+
+/// Takes an instance from the element that it leaves to its next user task, or to its end.
+fn advance(instance: &mut Instance, left: &str) -> Result<Option<Task>, Refusal> {
+    let next = following(instance, left)?;
+    enter(instance, next)
+}
+
+/// The element that comes after this one, by the flow whose condition holds.
+fn following(instance: &Instance, left: &str) -> Result<Option<String>, Refusal> {
+    let model = &instance.definition.model;
+    if model.flows.is_empty() {
+        return Ok(model.next_in_document(left).map(String::from));
+    }
+    let flows = model.flows_from(left);
+    for flow in &flows {
+        let taken = match &flow.condition {
+            None => true,
+            Some(condition) => instance.holds(condition)?,
+        };
+        if taken {
+            return Ok(Some(flow.target.clone()));
+        }
+    }
+    if flows.is_empty() {
+        return Ok(None);
+    }
+    Err(Refusal::engine(
+        "ProcessEngineException",
+        &format!(
+            "ENGINE-02004 No outgoing sequence flow for the element with id '{left}' could be selected for continuing the process."
+        ),
+    ))
+}
+
+/// Enters an element, and goes on until a user task waits or the instance has ended.
+fn enter(instance: &mut Instance, mut next: Option<String>) -> Result<Option<Task>, Refusal> {
     let now = SystemTime::now();
     let definition = Arc::clone(&instance.definition);
-    let Some(step) = definition.model.tasks.get(instance.done) else {
-        instance
-            .activities
-            .push(Activity::passed("noneEndEvent", &definition.model.end, now));
+    let mut step = None;
+    // A model may go round in circles.
+    for _ in 0..MAX_STEPS {
+        let Some(id) = &next else { break };
+        match definition.model.element(id) {
+            Element::Task(task) => {
+                step = Some(task);
+                break;
+            }
+            Element::End(end) => {
+                instance
+                    .activities
+                    .push(Activity::passed("noneEndEvent", end, now));
+                next = None;
+            }
+            Element::Decision(decision) => {
+                let passed = Activity::passed("exclusiveGateway", decision, now);
+                instance.activities.push(passed);
+                next = following(instance, id)?;
+            }
+            Element::Other => next = following(instance, id)?,
+        }
+    }
+    let Some(step) = step else {
         instance.state = State::Completed(now);
         return Ok(None);
     };
@@ -541,18 +625,18 @@ fn advance(instance: &mut Instance) -> Result<Option<Task>, Refusal> {
     Ok(Some(task))
 }
 
-/// How many user tasks lie behind the place that a start instruction names.
-fn place_of(model: &Model, instruction: &Value) -> Option<usize> {
-    let activity = instruction["activityId"].as_str()?;
-    let place = match model.tasks.iter().position(|task| task.id == activity) {
-        Some(place) => place,
-        None if model.start.id == activity => return Some(0),
-        None if model.end.id == activity => return Some(model.tasks.len()),
-        None => return None,
-    };
+/// The place that a start instruction names.
+fn place_of(model: &Model, instruction: &Value) -> Option<Entry> {
+    let activity = instruction["activityId"].as_str()?.to_owned();
+    if model.start.id == activity {
+        return Some(Entry::Start);
+    }
+    if model.element(&activity) == Element::Other {
+        return None;
+    }
     match instruction["type"].as_str()? {
-        "startBeforeActivity" => Some(place),
-        "startAfterActivity" => Some(place + 1),
+        "startBeforeActivity" => Some(Entry::Before(activity)),
+        "startAfterActivity" => Some(Entry::After(activity)),
         _ => None,
     }
 }
@@ -584,3 +668,6 @@ fn suspended(task: &str) -> Refusal {
 fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
+
+/// How many elements an instance passes without waiting.
+const MAX_STEPS: usize = 1000;
