@@ -25,6 +25,7 @@ use bpmgate::body::Body;
 use bpmgate::engine::EngineError;
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
+use bpmgate::json_body::JsonBodies;
 use bpmgate::layer::{
     AuthorizeLayer, CorsLayer, CorsOrigins, CredentialsLayer, EngineAnswerLayer,
     EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
@@ -133,7 +134,8 @@ fn bodies(c: &mut Criterion) {
             Builtin::User,
         ))))
         .service(echo());
-    let mut write = InitiatorLayer::new(initiator::Settings::default(), 16 << 20).layer(echo());
+    let mut write = InitiatorLayer::new(initiator::Settings::default(), JsonBodies::new(16 << 20))
+        .layer(echo());
     for (name, body) in [("initiator/1KB", small()), ("initiator/256KB", large())] {
         let request = take(&mut before, issued.by_alice(start(body))).unwrap();
         measure(c, name, &mut write, || request.clone());
@@ -208,6 +210,7 @@ fn whole(c: &mut Criterion) {
             entries: 10_000,
             names: Vec::new(),
         }),
+        workflow_prefix: Some("/api".into()),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
         requests_in_flight: 10_000,

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::BoxError;
 use bpmgate::identity::{Identity, Parts};
+use bpmgate::json_body::JsonBodies;
 use bpmgate::layer::{AuthorizeLayer, InitiatorLayer, MatchOperationLayer};
 use bpmgate::{Problem, initiator};
 use bytes::Bytes;
@@ -41,7 +42,10 @@ async fn main() -> Result<(), BoxError> {
         .layer(AuthorizeLayer::new(Arc::new(AccessRules::new(
             Builtin::Transparent,
         ))))
-        .layer(InitiatorLayer::new(initiator::Settings::default(), 1 << 20))
+        .layer(InitiatorLayer::new(
+            initiator::Settings::default(),
+            JsonBodies::new(1 << 20),
+        ))
         .map_err(|_| Problem::EngineUnreachable)
         .service(client);
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::{Body, BoxError};
 use bpmgate::forwarded::TrustedProxies;
+use bpmgate::json_body::JsonBodies;
 use bpmgate::layer::{
     AuthorizeLayer, CorsLayer, CorsOrigins, CredentialsLayer, EngineAnswerLayer,
     EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, MatchOperationLayer,
@@ -69,7 +70,10 @@ async fn main() -> Result<(), BoxError> {
         .layer(RewritePathLayer::new(prefixes, &path))
         .layer(EngineHeadersLayer::new(TrustedProxies::default(), true))
         .layer(CredentialsLayer::basic("demo", "demo"))
-        .layer(InitiatorLayer::new(initiator::Settings::default(), 1 << 20))
+        .layer(InitiatorLayer::new(
+            initiator::Settings::default(),
+            JsonBodies::new(1 << 20),
+        ))
         // the client
         .map_err(|_| Problem::EngineUnreachable)
         .map_request(move |request| addressed_to(&engine, request))

@@ -164,7 +164,8 @@ pub struct Limits {
     pub idle_connection: Duration,
     /// Size of a body that is streamed to the engine. More is 413; 0: unlimited.
     pub request_body: ByteSize,
-    /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413.
+    /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413. All
+    /// such bodies together may take 64 times that; more are 503.
     pub rewritten_body: ByteSize,
     /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
     #[schemars(range(min = 1))]

@@ -20,6 +20,7 @@ use crate::body::{Body, BoxError};
 use crate::engine::EngineError;
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
+use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
@@ -28,6 +29,7 @@ use crate::layer::{
 };
 use crate::model::{ModelSettings, Models};
 use crate::token::Verifier;
+use crate::workflow::{WorkflowLayer, openapi};
 
 /// What the layers work with.
 #[derive(Debug, Clone)]
@@ -60,6 +62,8 @@ pub struct Resources {
     pub initiator: initiator::Settings,
     /// How process models are asked for; `None` leaves their own initiator variables alone.
     pub models: Option<ModelSettings>,
+    /// Where the workflow API is served; `None` leaves the transparent gateway alone.
+    pub workflow_prefix: Option<String>,
     /// The largest body that is read and rewritten, in bytes.
     pub rewritten_body: u64,
     /// The largest streamed body, in bytes; `None` is unlimited.
@@ -112,7 +116,13 @@ where
         .models
         .clone()
         .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
+    let bodies = JsonBodies::new(r.rewritten_body);
+    let document = r
+        .workflow_prefix
+        .as_deref()
+        .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
+        .with_document(document, r.public_url.as_deref())
         .with_pages(r.pages.clone());
     let pages = r.pages.iter().map(Pages::path);
 
@@ -143,6 +153,12 @@ where
         .layer(ExtractIdentityLayer::new())
         // as soon as it is known who calls, and before anything is done for them
         .layer(LimitCallerLayer::new(r.requests_in_flight_per_caller))
+        // what frontends call becomes what the engine calls it; from here on there is no difference
+        .layer(option_layer(
+            r.workflow_prefix
+                .as_deref()
+                .map(|prefix| WorkflowLayer::new(prefix, bodies.clone())),
+        ))
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // below the match, which says what writes, and above all that may deny: it records both
@@ -173,6 +189,6 @@ where
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
-        .layer(InitiatorLayer::new(r.initiator.clone(), r.rewritten_body).with_models(models))
+        .layer(InitiatorLayer::new(r.initiator.clone(), bodies).with_models(models))
         .service(engine)
 }

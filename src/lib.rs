@@ -85,7 +85,7 @@
 //!     .layer(RewritePathLayer::new(prefixes, "/engine-rest"))
 //!     .layer(EngineHeadersLayer::new(Default::default(), true))
 //!     .layer(CredentialsLayer::basic("demo", "demo"))
-//!     .layer(InitiatorLayer::new(Default::default(), 16 << 20))
+//!     .layer(InitiatorLayer::new(Default::default(), bpmgate::json_body::JsonBodies::new(16 << 20)))
 //!     .service(engine);
 //!
 //! // Alice starts a process and says that somebody else did.
@@ -145,6 +145,9 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod demo;
+#[cfg(feature = "docs")]
+#[doc(hidden)]
+pub mod docs;
 #[cfg(feature = "fetch")]
 pub mod engine;
 pub mod forwarded;
@@ -152,6 +155,7 @@ pub mod forwarded;
 pub mod gateway;
 pub mod identity;
 pub mod initiator;
+pub mod json_body;
 pub mod layer;
 pub mod model;
 pub mod operation;
@@ -165,6 +169,7 @@ pub mod splice;
 #[doc(hidden)]
 pub mod telemetry;
 pub mod token;
+pub mod workflow;
 
 pub use body::Body;
 pub use identity::Identity;

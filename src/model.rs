@@ -12,14 +12,14 @@
 //!    is 502 `engine_rejected_credentials`, any other failure 502 `model_unavailable`; nothing is started.
 //! 3. A later write is looked into only where it has a name that some known model uses; then the
 //!    engine is asked which definition the task, execution or instance belongs to. Where a request does
-//!    not say which instances it means, every such name is protected; so it is in an instance that another
-//!    one or a case has called, which may hand its variables back.
+//!    not say which instances it means, or names none that the engine knows, every such name is protected; so
+//!    it is in an instance that another one or a case has called, which may hand its variables back.
 //!
 //! What it does not do: a conditional start (`POST /condition`) that names no definition starts what the
 //! gateway cannot know; names that are known are written there if the caller sends them.
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::body::Body;
 use crate::operation::{Kind, Match};
@@ -64,8 +64,15 @@ struct Shared {
     names: Cache<Box<str>, Names>,
     /// By the path of a definition with its key: the newest one's id.
     newest: Cache<Box<str>, Box<str>>,
-    /// Every name that some model uses.
-    known: RwLock<HashSet<Box<str>>>,
+    /// Every name that some model uses, and the keys of those models.
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys_by_name: HashMap<Box<str>, HashSet<Box<str>>>,
+    /// Names and keys together.
+    size: usize,
 }
 
 /// The definition that a start is believed to use.
@@ -101,34 +108,32 @@ impl Models {
         Self(Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),
             root: root.trim_end_matches('/').to_owned(),
-            names: Cache::new(settings.entries),
+            names: Cache::builder()
+                .max_capacity(settings.entries)
+                .time_to_live(KEPT)
+                .build(),
             newest: Cache::builder()
                 .max_capacity(settings.entries)
                 .time_to_live(settings.believed)
                 .build(),
-            known: RwLock::new(settings.names.into_iter().map(Into::into).collect()),
+            known: RwLock::new(Known::given(settings.names)),
         }))
     }
 
     /// Whether some known model uses this name for its initiator.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
-        self.0
-            .known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(name)
+        self.known().keys_by_name.contains_key(name)
     }
 
     /// Whether any model is known that names a variable for its initiator.
     #[must_use]
     pub fn know_any(&self) -> bool {
-        !self
-            .0
-            .known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        !self.known().keys_by_name.is_empty()
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this request must protect. `seen` are the names in its body, or in its path, that some model
@@ -155,7 +160,12 @@ impl Models {
         if operation.group == "Condition" {
             let Condition {
                 process_definition_id,
-            } = serde_json::from_slice(body).unwrap_or_default();
+            } = if body.is_empty() {
+                Condition::default()
+            } else {
+                serde_json::from_slice(body)
+                    .map_err(|error| Problem::BodyInvalid(error.to_string().into()))?
+            };
             let mut protected = match process_definition_id {
                 Some(id) => {
                     let path = self.sibling(matched, "process-definition", &id);
@@ -175,9 +185,13 @@ impl Models {
             Target::Instance { id, definition } => {
                 let path = self.sibling(matched, "process-definition", &definition);
                 let model = self.of_definition(&path, false).await?.unwrap_or_default();
+                // An instance may have come from another version by migration, with its variables.
+                let of_a_version = |name: &str| {
+                    key_of(&definition).is_some_and(|key| self.known().is_used(name, key))
+                };
                 let (own, others): (Vec<_>, Vec<_>) = seen
                     .into_iter()
-                    .partition(|name| model.names.contains(name));
+                    .partition(|name| model.names.contains(name) || of_a_version(name));
                 if !others.is_empty() && self.is_called(matched, &id).await? {
                     [own, others].concat()
                 } else {
@@ -191,15 +205,20 @@ impl Models {
         })
     }
 
+    /// Asks anew for the newest definition of the key at its next start.
+    pub async fn forget(&self, believed: &Believed) {
+        if let Some(by_key) = &believed.by_key {
+            self.0.newest.invalidate(by_key).await;
+        }
+    }
+
     /// Forgets which definition is the newest of the key, if the engine started another than believed;
     /// says whether it did.
     pub async fn started(&self, believed: &Believed, definition: &str) -> bool {
         if *believed.id == *definition {
             return false;
         }
-        if let Some(by_key) = &believed.by_key {
-            self.0.newest.invalidate(by_key).await;
-        }
+        self.forget(believed).await;
         true
     }
 
@@ -256,7 +275,7 @@ impl Models {
                 .as_deref()
                 .and_then(|xml| bpmn::initiators(xml, key_of(&believed.id)))
                 .ok_or(Asked::Failed(Problem::ModelUnavailable))?;
-            self.learn(&names);
+            self.learn(&names, key_of(&believed.id));
             Ok(Names::from(names))
         };
         match self
@@ -285,7 +304,7 @@ impl Models {
             "task" | "external-task" => {
                 let owned = self.ask(&self.sibling(matched, resource, id)).await?;
                 let Some(owned): Option<Owned> = owned else {
-                    return Ok(Target::None);
+                    return Ok(Target::Unknown);
                 };
                 return Ok(
                     match (owned.process_instance_id, owned.process_definition_id) {
@@ -296,14 +315,14 @@ impl Models {
                     },
                 );
             }
-            "process-instance" => id.into(),
-            "execution" => {
-                let execution = self.ask(&self.sibling(matched, resource, id)).await?;
+            // The engine writes variables to any execution under either name, and an instance is one.
+            "process-instance" | "execution" => {
+                let execution = self.ask(&self.sibling(matched, "execution", id)).await?;
                 let Some(Execution {
                     process_instance_id,
                 }) = execution
                 else {
-                    return Ok(Target::None);
+                    return Ok(Target::Unknown);
                 };
                 process_instance_id
             }
@@ -315,7 +334,7 @@ impl Models {
                 id: instance,
                 definition: found.definition_id,
             },
-            None => Target::None,
+            None => Target::Unknown,
         })
     }
 
@@ -324,7 +343,7 @@ impl Models {
     async fn is_called(&self, matched: &Match, instance: &str) -> Result<bool, Asked> {
         let asked = self.sibling(matched, "process-instance", instance);
         let Some(found) = self.ask::<Instance>(&asked).await? else {
-            return Ok(false);
+            return Ok(true);
         };
         if found.case_instance_id.is_some() {
             return Ok(true);
@@ -379,18 +398,54 @@ impl Models {
         format!("{}/{resource}/{}", engine_of(matched), encoded(id))
     }
 
-    fn learn(&self, names: &[Box<str>]) {
+    fn learn(&self, names: &[Box<str>], key: Option<&str>) {
         if names.is_empty() {
             return;
         }
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Whoever deploys models may use any number of names; a model whose names do not fit here is
-        // still filled at its starts.
+        let was_full = known.size >= MAX_KNOWN;
+        known.add(names, key);
+        if !was_full && known.size >= MAX_KNOWN {
+            warn!(
+                bound = MAX_KNOWN,
+                "too many models name a variable for their initiator; those that come now are filled at \
+                 starts, but not protected later"
+            );
+        }
+    }
+}
+
+impl Known {
+    fn given(names: Vec<String>) -> Self {
+        let mut known = Self::default();
         for name in names {
-            if known.len() < MAX_KNOWN {
-                known.insert(name.clone());
+            known.add(&[name.into()], None);
+        }
+        known
+    }
+
+    /// Whoever deploys models may use any number of names, so there is a bound.
+    fn add(&mut self, names: &[Box<str>], key: Option<&str>) {
+        for name in names {
+            if self.size >= MAX_KNOWN {
+                return;
+            }
+            if !self.keys_by_name.contains_key(name) {
+                self.size += 1;
+            }
+            let keys = self.keys_by_name.entry(name.clone()).or_default();
+            if let Some(key) = key
+                && keys.insert(key.into())
+            {
+                self.size += 1;
             }
         }
+    }
+
+    fn is_used(&self, name: &str, key: &str) -> bool {
+        self.keys_by_name
+            .get(name)
+            .is_some_and(|keys| keys.contains(key))
     }
 }
 
@@ -421,9 +476,9 @@ impl From<Asked> for Problem {
 }
 
 enum Target {
-    /// The request does not say which instances it means.
+    /// The request does not say which instances it means, or the engine does not know the id there.
     Unknown,
-    /// Nothing that belongs to a process.
+    /// A task that belongs to no process.
     None,
     Instance {
         id: Box<str>,
@@ -529,8 +584,12 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// The largest model that is read; an engine's own limit for a deployment is far above what people draw.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
-/// Names of initiators that are remembered.
+/// Names of initiators, and the keys of their models, that are remembered.
 const MAX_KNOWN: usize = 10_000;
+
+/// How long a model is kept by its definition's id. The engine never changes one, but a database made anew
+/// may give its id to another.
+const KEPT: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
 mod tests;

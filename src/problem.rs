@@ -99,6 +99,25 @@ pub enum Problem {
     /// 504 `engine_timeout`: no answer in time.
     #[error("engine timeout")]
     EngineTimeout,
+    /// 400, 403, 404 or 409 `engine_refused`: in the workflow API, what the engine says of the caller's request.
+    #[error("the engine refused the request: {}", .0.detail)]
+    EngineRefused(Box<EngineRefusal>),
+    /// 502 `engine_failed`: in the workflow API, the engine's own failure.
+    #[error("the engine failed: {}", .0.detail)]
+    EngineFailed(Box<EngineRefusal>),
+}
+
+/// What the engine said instead of doing what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineRefusal {
+    /// The status of the answer to the client.
+    pub status: StatusCode,
+    /// The engine's message, or a sentence where it has none.
+    pub detail: Box<str>,
+    /// The engine's name for the error: `InvalidRequestException`.
+    pub r#type: Option<Box<str>>,
+    /// The engine's number for the error.
+    pub code: Option<i64>,
 }
 
 /// What was denied, and to which profile.
@@ -153,7 +172,7 @@ impl Problem {
     }
 
     /// Status, `code` and title.
-    const fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::BadPath(_) => (StatusCode::BAD_REQUEST, "bad_path", "Bad path"),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request", "Bad request"),
@@ -249,24 +268,32 @@ impl Problem {
                 "engine_timeout",
                 "Engine timeout",
             ),
+            Self::EngineRefused(refusal) => {
+                (refusal.status, "engine_refused", "The engine refused")
+            }
+            Self::EngineFailed(_) => (
+                StatusCode::BAD_GATEWAY,
+                "engine_failed",
+                "The engine failed",
+            ),
         }
     }
 
     /// The HTTP status of the answer.
     #[must_use]
-    pub const fn status(&self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         self.kind().0
     }
 
     /// The stable machine word of the answer.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         self.kind().1
     }
 
     /// A short name of the kind of problem.
     #[must_use]
-    pub const fn title(&self) -> &'static str {
+    pub fn title(&self) -> &'static str {
         self.kind().2
     }
 
@@ -341,6 +368,9 @@ impl Problem {
                 "The request could not be recorded for the audit, so it was not carried out. Try again later.".into()
             }
             Self::EngineTimeout => "The process engine did not answer in time.".into(),
+            Self::EngineRefused(refusal) | Self::EngineFailed(refusal) => {
+                refusal.detail.clone().into_string().into()
+            }
         }
     }
 
@@ -386,7 +416,20 @@ impl Problem {
             code: &'a str,
             timestamp: String,
             request_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            engine: Option<Engine<'a>>,
         }
+        #[derive(Serialize)]
+        struct Engine<'a> {
+            r#type: Option<&'a str>,
+            code: Option<i64>,
+        }
+        let engine = if let Self::EngineRefused(refusal) | Self::EngineFailed(refusal) = self {
+            let (r#type, code) = (refusal.r#type.as_deref(), refusal.code);
+            (r#type.is_some() || code.is_some()).then_some(Engine { r#type, code })
+        } else {
+            None
+        };
         let (status, code, title) = self.kind();
         serde_json::to_vec(&Shape {
             r#type: format!("urn:bpmgate:problem:{code}"),
@@ -397,6 +440,7 @@ impl Problem {
             code,
             timestamp: humantime::format_rfc3339_millis(now).to_string(),
             request_id,
+            engine,
         })
         .unwrap_or_default()
     }
@@ -417,6 +461,35 @@ impl From<crate::splice::SpliceError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusal() -> EngineRefusal {
+        EngineRefusal {
+            status: StatusCode::BAD_REQUEST,
+            detail: "No".into(),
+            r#type: Some("X".into()),
+            code: None,
+        }
+    }
+
+    #[test]
+    fn what_the_engine_says_has_a_member_of_its_own() {
+        let json = |problem: &Problem| {
+            let json = problem.to_json("1", SystemTime::UNIX_EPOCH);
+            serde_json::from_slice::<serde_json::Value>(&json).unwrap()
+        };
+        let told = json(&Problem::EngineRefused(refusal().into()));
+        assert_eq!(
+            told["engine"],
+            serde_json::json!({"type": "X", "code": null})
+        );
+        assert!(json(&Problem::NotFound).get("engine").is_none());
+        let silent = EngineRefusal {
+            r#type: None,
+            ..refusal()
+        };
+        let told = json(&Problem::EngineFailed(silent.into()));
+        assert!(told.get("engine").is_none());
+    }
 
     /// One of each. The match makes the compiler ask for a new one, which the list below then needs too.
     fn every() -> Vec<Problem> {
@@ -447,6 +520,8 @@ mod tests {
             Problem::Overloaded,
             Problem::AuditUnavailable,
             Problem::EngineTimeout,
+            Problem::EngineRefused(refusal().into()),
+            Problem::EngineFailed(refusal().into()),
         ];
         for problem in &all {
             match problem {
@@ -475,7 +550,9 @@ mod tests {
                 | Problem::KeysUnavailable
                 | Problem::Overloaded
                 | Problem::AuditUnavailable
-                | Problem::EngineTimeout => {}
+                | Problem::EngineTimeout
+                | Problem::EngineRefused(_)
+                | Problem::EngineFailed(_) => {}
                 Problem::ClientGone => panic!("never sent"),
             }
         }

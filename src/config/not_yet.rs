@@ -33,7 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 7] = [
+pub(super) const NOT_YET: [NotYet; 5] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
@@ -57,18 +57,6 @@ pub(super) const NOT_YET: [NotYet; 7] = [
         severity: Severity::Error,
         asked: |config| !is_supported_mode(config.engine.credentials.mode),
         title: "supports `basic` and `none` so far",
-    },
-    NotYet {
-        key: "workflow_api.enabled",
-        severity: Severity::Warning,
-        asked: |config| config.workflow_api.enabled,
-        title: "does nothing yet: the workflow API is not served",
-    },
-    NotYet {
-        key: "workflow_api.prefix",
-        severity: Severity::Warning,
-        asked: |_| true,
-        title: "does nothing yet: the workflow API is not served",
     },
     NotYet {
         key: "telemetry.otlp_endpoint",

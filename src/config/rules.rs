@@ -176,6 +176,17 @@ fn prefixes(config: &Config, findings: &mut Vec<Finding>) {
                 .with_hint("leave it out for `[\"/api\", \"/engine-rest\"]`"),
         );
     }
+    let api = &config.workflow_api;
+    if api.enabled && !prefixes.is_empty() && !prefixes.contains(&api.prefix) {
+        let finding = Finding::warning(
+            "workflow_api.prefix",
+            format!(
+                "the workflow API is not served: `{}` is none of `routes.prefixes`",
+                api.prefix
+            ),
+        );
+        findings.push(finding.with_hint("set `workflow_api.enabled = false` if it is not wanted"));
+    }
     for (index, prefix) in prefixes.iter().enumerate() {
         let others = prefixes
             .iter()

@@ -2,7 +2,7 @@
 //!
 //! A permit lives until the answer's **body** has ended. More requests are 503 `overloaded` with
 //! `Retry-After`; a declared `Content-Length` over the limit is 413 at once. A request that names two
-//! hosts, or none though its version asks for one, is 400 (RFC 9112 §3.2).
+//! hosts, or none though its version asks for one, is 400 (RFC 9112 §3.2), and so is one with two lengths.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -100,10 +100,15 @@ where
                 "The request must name its host once, in Host.",
             ));
         }
-        let declared = request
-            .headers()
-            .get(CONTENT_LENGTH)
+        let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
+        let declared = lengths
+            .next()
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if lengths.next().is_some() {
+            return Checked::rejected(Problem::BadRequest(
+                "The request must give its length once, in Content-Length.",
+            ));
+        }
         if let (Some(declared), Some(limit)) = (declared, self.rules.max_body_bytes)
             && declared > limit
         {

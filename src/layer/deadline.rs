@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use crate::body::{Body, BoxError};
 use crate::operation::Matched;
 use crate::problem::Problem;
+use crate::request_info::Findings;
 
 /// Ends requests that the engine does not answer in time.
 #[derive(Debug, Clone, Copy)]
@@ -82,10 +83,12 @@ where
             request
         } else {
             let shared = progress.insert(Arc::new(Progress::default())).clone();
+            let findings = request.extensions().get::<Findings>().cloned();
             request.map(|inner| {
                 Body::stream(Tracked {
                     inner,
                     progress: shared,
+                    _findings: findings,
                 })
             })
         };
@@ -152,6 +155,9 @@ pin_project! {
         #[pin]
         inner: Body,
         progress: Arc<Progress>,
+        // They hold the caller's place, which is taken as long as their body is still being sent, also where the
+        // engine answered before.
+        _findings: Option<Findings>,
     }
 }
 

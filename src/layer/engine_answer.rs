@@ -283,12 +283,14 @@ impl Links {
     ) -> Result<Response<Body>, Problem> {
         let (mut head, mut body) = answer.into_parts();
         if body.size_hint().lower() > MAX_LINKS_BYTES as u64 || body.is_end_stream() {
+            unseen(believing.as_ref()).await;
             return Ok(Response::from_parts(head, body));
         }
         let mut collected = BytesMut::new();
         while let Some(frame) = body.frame().await {
             // The engine broke off: so does the client's answer, with status and headers as they came.
             let Ok(frame) = frame else {
+                unseen(believing.as_ref()).await;
                 let broken = Chained {
                     front: Some(collected.freeze()),
                     rest: Broken,
@@ -300,6 +302,7 @@ impl Links {
             };
             collected.extend_from_slice(&data);
             if collected.len() > MAX_LINKS_BYTES {
+                unseen(believing.as_ref()).await;
                 let whole = Chained {
                     front: Some(collected.freeze()),
                     rest: body,
@@ -352,6 +355,15 @@ impl Links {
         }
         changed.extend_from_slice(json.get(rest..)?);
         Some(changed)
+    }
+}
+
+/// An answer that is not read may tell of another definition than was believed.
+async fn unseen(believing: Option<&(Models, Findings)>) {
+    if let Some((models, findings)) = believing
+        && let Some(believed) = findings.believed()
+    {
+        models.forget(believed).await;
     }
 }
 

@@ -8,18 +8,9 @@
 //! [`Matched`], [`Identity`] and [`Access`] from the request's extensions; where one that it needs is
 //! missing it fails closed with [`Problem::Misconfigured`].
 //!
-//! A body that is read:
-//!
-//! 1. must be declared `application/json`, once; without case, parameters ignored. The engine would take
-//!    more (`*/json`), and ignores `Content-Encoding`; here another type or encoding is 415, since its
-//!    bytes could not be understood. Only an empty body needs no type.
-//! 2. is at most `max_body_bytes` long, inclusive; else 413, before it is read where `Content-Length` says so.
-//! 3. leaves with `Content-Type: application/json` and its exact `Content-Length`; `Transfer-Encoding`,
-//!    `Content-Encoding`, `Expect` and trailers go.
-//! 4. counts against a memory for all such bodies together, but for its first 64 KiB, until the
-//!    engine has answered; where that is taken, it is 503 `overloaded`: nobody can fill the machine with
-//!    bodies that never end.
-//! 5. leaves as the very bytes that came where nothing had to be changed.
+//! A body that is read is one that [`JsonBodies`] takes. It leaves with `Content-Type: application/json` and its
+//! exact `Content-Length`; `Transfer-Encoding`, `Content-Encoding`, `Expect` and trailers go. Where nothing had to
+//! be changed it leaves as the very bytes that came. What it holds of the memory is held until the engine has answered.
 //!
 //! A refused request never reaches the inner service.
 //!
@@ -32,6 +23,7 @@
 //! use bpmgate::access::{Access, Builtin};
 //! use bpmgate::identity::{Identity, Parts};
 //! use bpmgate::initiator::Settings;
+//! use bpmgate::json_body::JsonBodies;
 //! use bpmgate::layer::InitiatorLayer;
 //! use bpmgate::operation::Catalogue;
 //! use bytes::Bytes;
@@ -44,7 +36,7 @@
 //!     Ok::<_, Infallible>(Response::new(request.into_body()))
 //! });
 //! let service = ServiceBuilder::new()
-//!     .layer(InitiatorLayer::new(Settings::default(), 16 << 20))
+//!     .layer(InitiatorLayer::new(Settings::default(), JsonBodies::new(16 << 20)))
 //!     .service(client);
 //!
 //! let path = "/process-definition/key/order/start";
@@ -77,26 +69,21 @@
 //! ```
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRAILER, TRANSFER_ENCODING,
-};
-use http::{HeaderMap, HeaderValue, Request};
+use bytes::Bytes;
+use http::Request;
 use http_body::Body;
-use http_body_util::BodyExt;
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{BoxError, Layer, Service};
 
 use super::Checked;
 use crate::access::Access;
-use crate::body::problem_in;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
+use crate::json_body::{JsonBodies, Memory, declare};
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
@@ -118,21 +105,18 @@ pub struct Initiator<S> {
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    max_body_bytes: u64,
-    /// What all bodies together may hold, in KiB, beside the first of each.
-    memory: Arc<Semaphore>,
+    bodies: JsonBodies,
     models: Option<Models>,
 }
 
 impl InitiatorLayer {
-    /// Bodies that must be read may have up to `max_body_bytes`, inclusive.
+    /// `bodies` bounds those that must be read: share it among all layers that read some.
     #[must_use]
-    pub fn new(settings: Settings, max_body_bytes: u64) -> Self {
+    pub fn new(settings: Settings, bodies: JsonBodies) -> Self {
         Self {
             rules: Arc::new(Shared {
                 settings,
-                max_body_bytes,
-                memory: Arc::new(Semaphore::new(budget_kib(max_body_bytes))),
+                bodies,
                 models: None,
             }),
         }
@@ -144,8 +128,7 @@ impl InitiatorLayer {
         Self {
             rules: Arc::new(Shared {
                 settings: self.rules.settings.clone(),
-                max_body_bytes: self.rules.max_body_bytes,
-                memory: Arc::clone(&self.rules.memory),
+                bodies: self.rules.bodies.clone(),
                 models,
             }),
         }
@@ -213,7 +196,7 @@ where
                 "initiator: no identity or no access decision",
             ));
         };
-        if let Err(problem) = check_headers(request.headers(), self.rules.max_body_bytes) {
+        if let Err(problem) = self.rules.bodies.check(request.headers()) {
             return InitiatorFuture::rejected(problem);
         }
         let caller = Caller { identity, access };
@@ -274,16 +257,13 @@ async fn rewrite<B>(
     rules: Rules,
     caller: &Caller,
     shared: &Shared,
-) -> Result<(Request<B>, Option<Memory>), Problem>
+) -> Result<(Request<B>, Memory), Problem>
 where
     B: Body<Data = Bytes> + From<Bytes>,
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = request.into_parts();
-    let (received, memory) = collect(body, shared).await?;
-    if !received.is_empty() && !head.headers.contains_key(CONTENT_TYPE) {
-        return Err(Problem::UnsupportedMediaType(NOT_JSON));
-    }
+    let (received, memory) = shared.bodies.read(&head.headers, body).await?;
     let apply = |model: &[Box<str>]| {
         rules.apply(
             &shared.settings,
@@ -325,12 +305,7 @@ where
         }
     }
     let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
-    for name in [TRANSFER_ENCODING, CONTENT_ENCODING, TRAILER, EXPECT] {
-        head.headers.remove(name);
-    }
-    head.headers
-        .insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    head.headers.insert(CONTENT_LENGTH, body.len().into());
+    declare(&mut head.headers, &body);
     Ok((Request::from_parts(head, B::from(body)), memory))
 }
 
@@ -356,111 +331,6 @@ fn check_upload(matched: Option<&Matched>, access: Option<&Access>) -> Result<()
         &access.profile,
         "multipart/form-data",
     ))
-}
-
-/// Refuses what can be refused before the body is read.
-fn check_headers(headers: &HeaderMap, max_bytes: u64) -> Result<(), Problem> {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    if types.next().is_some_and(|value| !is_json(value)) || types.next().is_some() {
-        return Err(Problem::UnsupportedMediaType(NOT_JSON));
-    }
-    if headers.get_all(CONTENT_ENCODING).iter().any(|value| {
-        !value
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"identity")
-    }) {
-        return Err(Problem::UnsupportedMediaType(
-            "The body must be read and is declared as encoded. Send it without Content-Encoding.",
-        ));
-    }
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<u64>().ok());
-    if declared.is_some_and(|declared| declared > max_bytes) {
-        return Err(Problem::BodyTooLarge(max_bytes));
-    }
-    Ok(())
-}
-
-fn is_json(value: &HeaderValue) -> bool {
-    value
-        .as_bytes()
-        .split(|&byte| byte == b';')
-        .next()
-        .is_some_and(|media_type| {
-            media_type
-                .trim_ascii()
-                .eq_ignore_ascii_case(JSON.as_bytes())
-        })
-}
-
-/// What one body holds of the memory for all.
-type Memory = OwnedSemaphorePermit;
-
-/// Collects a body of at most `max_body_bytes`, and holds what it takes of the memory for all; its
-/// trailers are dropped.
-async fn collect<B>(body: B, shared: &Shared) -> Result<(Bytes, Option<Memory>), Problem>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let max_bytes = shared.max_body_bytes;
-    let too_large = |bytes: usize| u64::try_from(bytes).is_ok_and(|bytes| bytes > max_bytes);
-    let mut memory: Option<Memory> = None;
-    let mut body = pin!(body);
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame
-            .map_err(|error| problem_in(&*error.into()).unwrap_or(Problem::ClientGone))?
-            .into_data()
-        else {
-            continue;
-        };
-        let so_far = first.len().saturating_add(all.len());
-        if too_large(so_far.saturating_add(data.len())) {
-            return Err(Problem::BodyTooLarge(max_bytes));
-        }
-        let taken = memory.as_ref().map_or(0, Memory::num_permits);
-        let needed = so_far
-            .saturating_add(data.len())
-            .saturating_sub(SMALL_BYTES);
-        if let Some(more) = needed
-            .div_ceil(1024)
-            .checked_sub(taken)
-            .filter(|&more| more > 0)
-        {
-            let more = u32::try_from(more).map_err(|_| Problem::Overloaded)?;
-            let more = Arc::clone(&shared.memory)
-                .try_acquire_many_owned(more)
-                .map_err(|_| Problem::Overloaded)?;
-            match &mut memory {
-                Some(memory) => memory.merge(more),
-                None => memory = Some(more),
-            }
-        }
-        if so_far == 0 {
-            // Most bodies are one piece, which is not copied.
-            first = data;
-        } else {
-            if all.is_empty() {
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
-        }
-    }
-    let whole = if all.is_empty() { first } else { all.freeze() };
-    Ok((whole, memory))
-}
-
-/// As much as [`LARGEST_BODIES`] of the largest take.
-fn budget_kib(max_body_bytes: u64) -> usize {
-    let budget = max_body_bytes.div_ceil(1024).saturating_mul(LARGEST_BODIES);
-    usize::try_from(budget).map_or(Semaphore::MAX_PERMITS, |budget| {
-        budget.min(Semaphore::MAX_PERMITS)
-    })
 }
 
 pin_project! {
@@ -519,19 +389,6 @@ impl<F, R> std::fmt::Debug for InitiatorFuture<F, R> {
         f.debug_struct("InitiatorFuture").finish_non_exhaustive()
     }
 }
-
-const JSON: &str = "application/json";
-
-/// A body up to here takes nothing of the memory for all: starts go on while others send large bodies, and
-/// the requests in flight are bounded anyway.
-const SMALL_BYTES: usize = 64 * 1024;
-
-/// So many of the largest bodies may be held at once; more are 503 `overloaded`.
-const LARGEST_BODIES: u64 = 64;
-
-/// What the caller reads where the body is declared as something else.
-const NOT_JSON: &str =
-    "The body must be read and is not declared as JSON. Send one Content-Type: application/json.";
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //!
 //! Stands below [`ExtractIdentityLayer`](super::ExtractIdentityLayer), without which it fails closed. A
 //! request counts until its answer's body has ended where [`ObserveLayer`](super::ObserveLayer) stands
-//! outermost, else until it is sent.
+//! outermost, else until it is sent; and as long as its own body is still being sent.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

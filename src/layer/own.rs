@@ -1,9 +1,9 @@
-//! The gateway's own routes, which need no token: `/health`; `/docs` and `/openapi.json` are reserved.
+//! The gateway's own routes, which need no token: `/health`, `/openapi.json`, `/docs`.
 //!
 //! `/health` asks the engine for its version, at most once a second however many ask here; after an
-//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7).
+//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7). An engine that
+//! takes longer than two seconds is not reachable.
 
-use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,11 +14,13 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt};
 
 use super::Pages;
 use crate::body::Body;
+#[cfg(feature = "docs")]
+use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -31,6 +33,9 @@ pub struct Own<E> {
     engine: E,
     health: Arc<Health>,
     pages: Option<Pages>,
+    /// The `OpenAPI` document, where the workflow API is served.
+    document: Option<Bytes>,
+    public_url: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -57,14 +62,46 @@ impl<E> Own<E> {
             engine,
             health: Arc::new(health),
             pages: None,
+            document: None,
+            public_url: None,
         }
     }
 
     /// Adds pages below a path of their own.
     #[must_use]
-    pub fn with_pages(mut self, pages: Option<Pages>) -> Self {
-        self.pages = pages;
-        self
+    pub fn with_pages(self, pages: Option<Pages>) -> Self {
+        Self { pages, ..self }
+    }
+
+    /// Serves this document at `/openapi.json` and, with the feature `docs`, a page for it at `/docs`, which
+    /// clients call below `public_url`.
+    #[must_use]
+    pub fn with_document(self, document: Option<Bytes>, public_url: Option<&str>) -> Self {
+        Self {
+            document,
+            public_url: public_url.map(Into::into),
+            ..self
+        }
+    }
+
+    /// The added pages; `/openapi.json` and `/docs`, where the workflow API is served.
+    fn page(&self, path: &str) -> Result<Response<Body>, Problem> {
+        let added = self.pages.as_ref();
+        if let Some((pages, rest)) = added.and_then(|pages| Some((pages, pages.below(path)?))) {
+            return pages.answer(rest).ok_or(Problem::NotFound);
+        }
+        let document = self.document.as_ref().ok_or(Problem::NotFound)?;
+        if path == "/openapi.json" {
+            let mut answer = json_answer(document.clone());
+            let headers = answer.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            return Ok(answer);
+        }
+        #[cfg(feature = "docs")]
+        if let Some(file) = strip_prefix(&["/docs".to_owned()], path) {
+            return crate::docs::page(file, self.public_url.as_deref());
+        }
+        Err(Problem::NotFound)
     }
 }
 
@@ -84,21 +121,24 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        let page = self
-            .pages
-            .as_ref()
-            .and_then(|pages| Some((pages, pages.below(path)?)));
-        if page.is_none() && path != "/health" {
-            return Box::pin(async { Err(Problem::NotFound) });
+        let added = self.pages.iter().map(Pages::path);
+        let known = OWN_PATHS
+            .into_iter()
+            .chain(added)
+            .find(|known| path.starts_with(known));
+        if let (Some(findings), Some(route)) = (request.extensions().get::<Findings>(), known) {
+            findings.note_route(route);
         }
-        if let Some(findings) = request.extensions().get::<Findings>() {
-            findings.note_route(page.map_or("/health", |(pages, _)| pages.path()));
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if path != "/health" {
+            let mut answer = self.page(path);
+            if !reads && answer.is_ok() {
+                answer = Err(Problem::MethodNotAllowed("GET, HEAD".into()));
+            }
+            return Box::pin(async { answer });
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        if !reads {
             return Box::pin(async { Err(Problem::MethodNotAllowed("GET, HEAD".into())) });
-        }
-        if let Some((pages, rest)) = page {
-            return Box::pin(ready(pages.answer(rest).ok_or(Problem::NotFound)));
         }
         let (engine, health) = (self.engine.clone(), self.health.clone());
         Box::pin(async move { Ok(health.answer(engine).await) })
@@ -120,11 +160,7 @@ impl Health {
         if let (Some(url), Some(members)) = (&self.engine_url, shape.as_object_mut()) {
             members.insert("engine_url".to_owned(), url.clone().into());
         }
-        let mut answer = Response::new(Body::from(Bytes::from(shape.to_string())));
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        answer
+        json_answer(shape.to_string().into())
     }
 
     /// What the engine said last, or says now; those who ask meanwhile wait for the one answer.
@@ -148,9 +184,10 @@ impl Health {
         let status = match self.version_path.parse() {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                match engine.oneshot(request).await.map_err(Into::into) {
-                    Ok(answer) => answer.status(),
-                    Err(problem) => problem.status(),
+                match timeout(PATIENCE, engine.oneshot(request)).await {
+                    Ok(Ok(answer)) => answer.status(),
+                    Ok(Err(error)) => error.into().status(),
+                    Err(_) => StatusCode::GATEWAY_TIMEOUT,
                 }
             }
             Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -160,7 +197,18 @@ impl Health {
     }
 }
 
+/// JSON that nobody keeps.
+pub(crate) fn json_answer(json: Bytes) -> Response<Body> {
+    let mut answer = Response::new(Body::from(json));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
 const BELIEVED: Duration = Duration::from_secs(1);
+/// Those who watch ask again soon, and each that waits takes a place among the requests in flight.
+const PATIENCE: Duration = Duration::from_secs(2);
 const AFTER_REFUSAL: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
@@ -223,6 +271,23 @@ mod tests {
             health(401, Duration::from_secs(61)).await,
             ("degraded".to_owned(), 2)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_hangs_is_not_waited_for() {
+        let engine =
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<_, Problem>>());
+        let own = Own::new(engine, "", None);
+        let before = Instant::now();
+        let asks = (0..10).map(|_| {
+            let request = Request::get("/health").body(Body::empty()).unwrap();
+            own.clone().oneshot(request)
+        });
+        for answer in futures_util::future::join_all(asks).await {
+            let body = answer.unwrap().into_body().collect().await.unwrap();
+            assert!(body.to_bytes().starts_with(br#"{"engine_reachable":false"#));
+        }
+        assert!(before.elapsed() <= PATIENCE + Duration::from_millis(10));
     }
 
     #[tokio::test]

@@ -3,17 +3,20 @@
 use quick_xml::events::Event;
 use quick_xml::reader::Reader;
 
-/// The initiator variables of the start events of the process `key`, or of every process without one;
-/// `None` if the document cannot be read.
+/// The initiator variables of the start events of the process `key`; of every process where there is no key,
+/// or no process of just that id (a database may compare keys without case). `None` if the document cannot
+/// be read.
 ///
 /// The engine looks at the start events that are children of the process (source: `parseStartEvents`), and
 /// at the attribute of its own namespace, which is bound to any prefix; so any prefix counts here.
 pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> {
     let mut reader = Reader::from_str(xml);
-    let mut names: Vec<Box<str>> = Vec::new();
+    let mut of_all: Vec<Box<str>> = Vec::new();
+    // Once the process with the key has come.
+    let mut of_key: Option<Vec<Box<str>>> = None;
     let mut depth = 0_usize;
-    // The depth of the children of the process that counts.
-    let mut inside = None;
+    // The depth of the children of a process, and whether it has the key.
+    let mut inside: Option<(usize, bool)> = None;
     loop {
         let event = reader.read_event().ok()?;
         let (element, opens) = match &event {
@@ -21,12 +24,12 @@ pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> 
             Event::Empty(element) => (element, false),
             Event::End(_) => {
                 depth = depth.checked_sub(1)?;
-                if inside.is_some_and(|inside| depth < inside) {
+                if inside.is_some_and(|(children, _)| depth < children) {
                     inside = None;
                 }
                 continue;
             }
-            Event::Eof => return (depth == 0).then_some(names),
+            Event::Eof => return (depth == 0).then_some(of_key.unwrap_or(of_all)),
             Event::Text(_)
             | Event::CData(_)
             | Event::Comment(_)
@@ -36,7 +39,10 @@ pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> 
             | Event::GeneralRef(_) => continue,
         };
         let local = element.local_name();
-        if inside == Some(depth) && local.as_ref() == "startEvent" {
+        if let Some((children, has_key)) = inside
+            && children == depth
+            && local.as_ref() == "startEvent"
+        {
             for attribute in element.attributes() {
                 let attribute = attribute.ok()?;
                 if attribute.key.local_name().as_ref() == "initiator"
@@ -45,27 +51,34 @@ pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> 
                     let name = attribute
                         .normalized_value(quick_xml::XmlVersion::Implicit1_0)
                         .ok()?;
-                    if !name.is_empty() && !names.iter().any(|known| **known == *name) {
-                        names.push(name.as_ref().into());
+                    let names = of_key.as_mut().filter(|_| has_key);
+                    for names in names.into_iter().chain([&mut of_all]) {
+                        if !name.is_empty() && !names.iter().any(|known| **known == *name) {
+                            names.push(name.as_ref().into());
+                        }
                     }
                 }
             }
         }
+        if local.as_ref() == "process" && inside.is_none() {
+            let id = element.try_get_attribute("id").ok()?;
+            let id = match &id {
+                Some(id) => Some(
+                    id.normalized_value(quick_xml::XmlVersion::Implicit1_0)
+                        .ok()?,
+                ),
+                None => None,
+            };
+            let has_key = key.is_some() && id.as_deref() == key;
+            if has_key {
+                of_key.get_or_insert_default();
+            }
+            if opens {
+                inside = Some((depth + 1, has_key));
+            }
+        }
         if opens {
             depth += 1;
-            if local.as_ref() == "process" && inside.is_none() {
-                let id = element.try_get_attribute("id").ok()?;
-                let id = match &id {
-                    Some(id) => Some(
-                        id.normalized_value(quick_xml::XmlVersion::Implicit1_0)
-                            .ok()?,
-                    ),
-                    None => None,
-                };
-                if key.is_none() || id.as_deref() == key {
-                    inside = Some(depth);
-                }
-            }
         }
     }
 }
@@ -128,6 +141,16 @@ mod tests {
                 "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/></b:process><b:process id=\"c\"><b:startEvent camunda:initiator=\"y\"/></b:process>",
                 None,
                 vec!["x", "y"],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/></b:process><b:process id=\"c\"/>",
+                Some("c"),
+                vec![],
+            ),
+            (
+                "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/></b:process>",
+                Some("A"),
+                vec!["x"],
             ),
             (
                 "<b:process id=\"a\"><b:startEvent camunda:initiator=\"x\"/><b:startEvent camunda:initiator=\"y\"/><b:startEvent camunda:initiator=\"x\"/></b:process>",

@@ -276,14 +276,38 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
             200,
             r#"{"definitionId":"order:1:a"}"#,
         ),
+        ("/execution/5", 200, r#"{"processInstanceId":"5"}"#),
         ("/execution/6", 200, r#"{"processInstanceId":"5"}"#),
+        ("/execution/other", 200, r#"{"processInstanceId":"other"}"#),
+        (
+            "/execution/called",
+            200,
+            r#"{"processInstanceId":"called"}"#,
+        ),
+        (
+            "/execution/of-case",
+            200,
+            r#"{"processInstanceId":"of-case"}"#,
+        ),
         ("/task/7", 500, ""),
     ]);
     for (method, path, want) in [
         (Method::POST, "/task/1/complete", &["starter"][..]),
         (Method::POST, "/task/2/complete", &[]),
         (Method::POST, "/task/3/complete", &[]),
-        (Method::POST, "/task/404/complete", &[]),
+        (Method::POST, "/task/404/complete", &["starter"]),
+        (Method::POST, "/execution/404/signal", &["starter"]),
+        (
+            Method::PUT,
+            "/process-instance/404/variables/starter",
+            &["starter"],
+        ),
+        // An execution inside of the instance, under the name of one.
+        (
+            Method::PUT,
+            "/process-instance/6/variables/starter",
+            &["starter"],
+        ),
         (Method::POST, "/process-instance/other/variables", &[]),
         (Method::POST, "/task/called/complete", &["starter"]),
         (
@@ -332,6 +356,61 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
         .protected(&fails, b"{}", vec!["starter".into()])
         .await;
     assert_eq!(failed.unwrap_err(), Problem::ModelUnavailable);
+}
+
+#[tokio::test]
+async fn after_a_migration_the_name_of_the_version_before_is_protected_too() {
+    let (first, second) = (xml("order", "starter"), xml("order", "other"));
+    let stranger = xml("stranger", "elsewhere");
+    let (models, _) = models(&[
+        ("/process-definition/order:1:a/xml", 200, &first),
+        ("/process-definition/order:2:b/xml", 200, &second),
+        ("/process-definition/stranger:1:c/xml", 200, &stranger),
+        (
+            "/task/1",
+            200,
+            r#"{"processDefinitionId":"order:2:b","processInstanceId":"5"}"#,
+        ),
+        (
+            "/process-instance/5",
+            200,
+            r#"{"definitionId":"order:2:b"}"#,
+        ),
+        ("/process-instance?subProcessInstance=5", 200, "[]"),
+    ]);
+    for id in ["order:1:a", "stranger:1:c"] {
+        let start = matched(Method::POST, &format!("/process-definition/{id}/start"));
+        models.protected(&start, b"{}", vec![]).await.unwrap();
+    }
+    let complete = matched(Method::POST, "/task/1/complete");
+    let seen = ["starter", "other", "elsewhere"].map(Into::into).to_vec();
+    let protected = models.protected(&complete, b"{}", seen).await.unwrap();
+    assert_eq!(names(&protected), ["starter", "other"]);
+}
+
+#[test]
+fn names_and_keys_are_bounded_together() {
+    let mut known = Known::default();
+    for at in 0..MAX_KNOWN {
+        known.add(&["starter".into()], Some(&at.to_string()));
+        known.add(&[format!("name{at}").into()], None);
+    }
+    let keys: usize = known.keys_by_name.values().map(HashSet::len).sum();
+    assert_eq!(known.keys_by_name.len() + keys, MAX_KNOWN);
+    assert!(known.is_used("starter", "0") && !known.is_used("starter", "9999"));
+}
+
+#[tokio::test]
+async fn a_condition_that_cannot_be_read_is_refused() {
+    let (models, _) = models(&[]);
+    let condition = matched(Method::POST, "/condition");
+    for body in [
+        r#"{"processDefinitionId":7}"#,
+        r#"{"processDefinitionId":"order:1:a","processDefinitionId":"b"}"#,
+    ] {
+        let refused = models.protected(&condition, body.as_bytes(), vec![]).await;
+        assert_eq!(refused.unwrap_err().code(), "body_invalid", "{body}");
+    }
 }
 
 #[tokio::test]

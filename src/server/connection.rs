@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, within its limits.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -185,10 +187,22 @@ impl<S> Entry<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let guarded = Guarded::new(body)
+        let guarded = Guarded::new(body.map_err(refused))
             .limit(self.body_limit)
             .idle(self.body_idle, Problem::RequestTimeout);
         Body::stream(guarded)
+    }
+}
+
+/// What cannot be read as chunks is the client's mistake, not its silence.
+fn refused(error: impl Into<BoxError>) -> BoxError {
+    let error = error.into();
+    let source = error.source().and_then(|source| source.downcast_ref());
+    match source.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+            Problem::BadRequest("The body's chunks cannot be read.").into()
+        }
+        _ => error,
     }
 }
 

@@ -90,6 +90,7 @@ impl Resources {
                 entries: config.initiator.model_entries,
                 names: config.initiator.model_names.clone(),
             }),
+            workflow_prefix: workflow_prefix(config),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
@@ -99,6 +100,13 @@ impl Resources {
             retry_backoff: engine.retry.backoff,
         })
     }
+}
+
+/// The prefix, where the workflow API is served: it must be one that leads to the engine.
+fn workflow_prefix(config: &Config) -> Option<String> {
+    let api = &config.workflow_api;
+    let is_served = api.enabled && config.routes.prefixes.contains(&api.prefix);
+    is_served.then(|| api.prefix.as_str().to_owned())
 }
 
 impl EngineClient {

@@ -138,7 +138,7 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
         .deploy(&model::waiting(["model-without"]), None)
         .await;
 
-    let rows: [(Method, &str, String, u16); 13] = [
+    let rows: [(Method, &str, String, u16); 15] = [
         (
             Method::POST,
             "task/{task}/bpmnError",
@@ -149,6 +149,19 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
             Method::PUT,
             "process-instance/{instance}/variables/starter",
             r#"{"value":"mallory"}"#.into(),
+            403,
+        ),
+        // An execution within the instance under an instance's name: the engine writes the instance's variable.
+        (
+            Method::PUT,
+            "process-instance/{execution}/variables/starter",
+            r#"{"value":"mallory"}"#.into(),
+            403,
+        ),
+        (
+            Method::DELETE,
+            "process-instance/{execution}/variables/starter",
+            String::new(),
             403,
         ),
         (
@@ -232,6 +245,12 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
                     .get(&format!("/task?processInstanceId={instance}"))
                     .await;
                 let tasks = tasks.expect(200).json();
+                let path = if path.contains("{execution}") {
+                    let execution = second_execution(engine, KEY, &instance).await;
+                    path.replace("{execution}", &execution)
+                } else {
+                    (*path).to_owned()
+                };
                 let path = path
                     .replace("{instance}", &instance)
                     .replace("{task}", tasks[0]["id"].as_str().unwrap());
@@ -286,6 +305,19 @@ async fn later_writes_leave_the_models_initiator_as_it_is() {
     let put = json_request(Method::PUT, &url, &issuer.bearer(ADA), body);
     send(put).await.expect(204);
     assert_eq!(seen(engine, &instance, "starter").await, json!("eve"));
+}
+
+/// Puts a second token into the instance, and gives one of the executions that it then has.
+async fn second_execution(engine: &Engine, key: &str, instance: &str) -> String {
+    let body =
+        json!({"instructions": [{"type": "startBeforeActivity", "activityId": model::task(key)}]});
+    let path = format!("/process-instance/{instance}/modification");
+    engine.post(&path, body.to_string()).await.expect(204);
+    let path = format!("/execution?processInstanceId={instance}");
+    let executions = engine.get(&path).await.expect(200).json();
+    let executions = executions.as_array().unwrap().iter();
+    let mut ids = executions.map(|found| found["id"].as_str().unwrap());
+    ids.find(|id| *id != instance).unwrap().to_owned()
 }
 
 /// What a called process hands back overwrites the caller's variables, so whoever completes a task of it

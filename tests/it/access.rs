@@ -46,7 +46,7 @@ async fn what_a_profile_does_not_allow_is_refused_with_its_name() {
             "/engine-rest/engine/default/deployment/create",
             "createDeployment",
         ),
-        ("user", "GET", "/api/user", "getUsers"),
+        ("user", "GET", "/engine-rest/user", "getUsers"),
         ("user", "POST", "/api/message", "deliverMessage"),
         ("user", "POST", "/api/identity/verify", "verifyUser"),
         ("user", "POST", "/api/filter/create", "createFilter"),

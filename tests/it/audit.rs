@@ -196,7 +196,7 @@ async fn denials_are_recorded_and_never_reach_the_engine() {
     })
     .await;
     for (method, path, body, status, code) in [
-        ("GET", "/api/user", "", 403, "access_denied"),
+        ("GET", "/engine-rest/user", "", 403, "access_denied"),
         ("POST", "/api/deployment/create", "", 403, "access_denied"),
         (
             "PUT",
@@ -223,7 +223,9 @@ async fn denials_are_recorded_and_never_reach_the_engine() {
         );
     }
     // Not a denial: there is nobody whom it could name.
-    let nobody = http::Request::get("/api/user").body(Body::empty()).unwrap();
+    let nobody = http::Request::get("/engine-rest/user")
+        .body(Body::empty())
+        .unwrap();
     assert_eq!(audited.world.send(nobody).await.status(), 401);
     assert_eq!(audited.world.engine.request_count(), 0);
 
@@ -401,7 +403,7 @@ async fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
     assert_eq!(world.engine.request_count(), writes);
     assert_eq!(world.get("/api/task").await.status(), 200);
     // A denial that cannot be recorded is refused all the same.
-    let denied = world.get("/api/user").await;
+    let denied = world.get("/engine-rest/user").await;
     assert_eq!(refused(&denied), (503, "audit_unavailable".to_owned()));
     assert_eq!(world.engine.request_count(), writes + 1);
 }
@@ -474,7 +476,7 @@ async fn standard_output_has_the_records_and_nothing_else() {
     .await;
     let client = Client::connect(address, Protocol::Http1).await;
     let token = bearer(&world.issuer, "bob", "bob@example.org", "Bob");
-    let request = http::Request::get("/api/user").header("authorization", token);
+    let request = http::Request::get("/engine-rest/user").header("authorization", token);
     client
         .send(request.body(Body::empty()).unwrap())
         .await

@@ -183,6 +183,24 @@ async fn every_documented_problem_is_answered_as_documented() {
         answers.push(whole(answer).await.unwrap());
     }
 
+    let broken = Script::status(StatusCode::INTERNAL_SERVER_ERROR, "");
+    all.engine.script("/engine-rest/task", broken);
+    for path in ["/api/processes/approval/start", "/api/tasks"] {
+        let method = if path == "/api/tasks" {
+            Method::GET
+        } else {
+            Method::POST
+        };
+        let body = r#"{"variables":{"amount":{"value":"x","type":"Integer"}}}"#;
+        let request = all
+            .request(method, path)
+            .header("content-type", "application/json");
+        answers.push(
+            all.send(request.body(Body::from(Bytes::from(body))).unwrap())
+                .await,
+        );
+    }
+
     let strict = World::with(|config| {
         config.initiator.model_initiator = true;
         config.telemetry.audit_log = "/dev/full".to_owned();

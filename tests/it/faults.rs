@@ -544,3 +544,50 @@ async fn a_caller_with_many_slow_uploads_leaves_the_engine_to_the_others() {
     let freed = async { while world.get("/api/engine").await.status() != 200 {} };
     soon("a place of Alice's", freed).await;
 }
+
+/// An engine that answers before it has the body ends the request, not the upload.
+#[tokio::test]
+async fn an_upload_keeps_its_place_after_an_early_answer() {
+    let engine = RawEngine::start(|_, mut stream| async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let read = stream.read(&mut buffer).await?;
+            if buffer[..read].windows(5).any(|at| at == b"HTTP/") {
+                stream
+                    .write_all(b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok")
+                    .await?;
+            } else if read == 0 {
+                return Ok(());
+            }
+        }
+    });
+    let engine = engine.await.unwrap();
+    let url = engine.url();
+    let world = World::over(engine, &url, |config| {
+        config.server.limits.requests_in_flight_per_caller = 1;
+    })
+    .await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let frames = futures_util::stream::poll_fn(move |cx| {
+            let data = receiver.poll_recv(cx);
+            data.map(|data| data.map(|data| Ok::<_, BoxError>(Frame::data(data))))
+        });
+        let request = world.request(Method::POST, "/api/x");
+        let request = request.body(Body::stream(StreamBody::new(frames))).unwrap();
+        sender.send(Bytes::from_static(b"x")).await.unwrap();
+        let client = world.client(protocol).await;
+        let answer = whole(client.send(request).await.unwrap()).await.unwrap();
+        assert_eq!(answer.body(), "ok");
+        if sender.send(Bytes::from_static(b"x")).await.is_ok() {
+            let status = world.get("/api/engine").await.status();
+            assert!(
+                sender.is_closed() || status == 429,
+                "{protocol:?}: {status}"
+            );
+        }
+        drop((sender, client));
+        let freed = async { while world.get("/api/engine").await.status() != 200 {} };
+        soon("the place", freed).await;
+    }
+}

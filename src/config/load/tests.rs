@@ -403,13 +403,15 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
             &["error: `access.default` is \"usr\""],
         ),
         ("workflow_api.enabled = false", &[]),
-        (
-            "workflow_api.enabled = true",
-            &["warning: `workflow_api.enabled` does nothing yet: the workflow API is not served"],
-        ),
+        ("workflow_api.enabled = true", &[]),
+        ("workflow_api.prefix = \"/engine-rest\"", &[]),
         (
             "workflow_api.prefix = \"/x\"",
-            &["warning: `workflow_api.prefix` does nothing yet: the workflow API is not served"],
+            &["warning: the workflow API is not served: `/x` is none of `routes.prefixes`"],
+        ),
+        (
+            "workflow_api.prefix = \"/x\"\nworkflow_api.enabled = false",
+            &[],
         ),
         ("workflow_api.show_engine_url = true", &[]),
         ("telemetry.otlp_endpoint = \"\"", &[]),

@@ -17,7 +17,8 @@ use super::query::Query;
 use super::refusal::Refusal;
 use super::routes::{Found, Operation, Route, find};
 use super::show::{
-    show_definition, show_instance, show_past_activity, show_past_instance, show_task, show_tree,
+    show_definition, show_execution, show_instance, show_past_activity, show_past_instance,
+    show_task, show_tree,
 };
 use super::store::{Definition, Instance, Store, Task};
 use super::variables::{Variable, Variables, read_all, show_all};
@@ -123,6 +124,9 @@ impl Request<'_> {
             }
             Operation::InstanceCount => count(instances(store, &query)),
             Operation::Instance => show_instance(store.running(id).ok_or_else(|| no_instance(id))?),
+            Operation::Execution => {
+                show_execution(store.running(id).ok_or_else(|| no_instance(id))?)
+            }
             Operation::DeleteInstance => {
                 store.delete(id)?;
                 return Ok(Answer::Empty);

@@ -1,7 +1,8 @@
 //! The paths of this engine, found the way Jersey finds them.
 //!
 //! Matrix parameters (`;x=y`) are cut off, literal segments are compared as they came, parameters are
-//! percent-decoded, one trailing slash is ignored. A literal beats a parameter and there is no second try.
+//! percent-decoded, one trailing slash is ignored. A literal beats a parameter. There is no second try,
+//! unlike in a real engine; no path of this table needs one.
 
 use std::sync::LazyLock;
 
@@ -25,6 +26,7 @@ pub(super) enum Operation {
     Instances,
     InstanceCount,
     Instance,
+    Execution,
     DeleteInstance,
     Suspend,
     Variables,
@@ -151,7 +153,7 @@ static TABLE: LazyLock<Vec<Split>> = LazyLock::new(|| {
         .collect()
 });
 
-const ROWS: [Row; 49] = [
+const ROWS: [Row; 50] = [
     Row("GET", "/version", Operation::Version),
     Row("GET", "/engine", Operation::Engines),
     Row("GET", "/process-definition", Operation::Definitions),
@@ -222,6 +224,7 @@ const ROWS: [Row; 49] = [
     Row("GET", "/process-instance", Operation::Instances),
     Row("GET", "/process-instance/count", Operation::InstanceCount),
     Row("GET", "/process-instance/{id}", Operation::Instance),
+    Row("GET", "/execution/{id}", Operation::Execution),
     Row(
         "DELETE",
         "/process-instance/{id}",

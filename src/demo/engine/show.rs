@@ -25,6 +25,14 @@ pub(super) fn show_instance(instance: &Instance) -> Value {
     })
 }
 
+/// The only execution that an instance has here.
+pub(super) fn show_execution(instance: &Instance) -> Value {
+    json!({
+        "links": [], "id": instance.id, "processInstanceId": instance.id, "ended": !instance.runs(),
+        "tenantId": instance.definition.tenant,
+    })
+}
+
 pub(super) fn show_task((task, instance): (&Task, &Instance)) -> Value {
     json!({
         "id": task.id, "name": task.step.name, "assignee": task.assignee, "created": show_date(task.created),

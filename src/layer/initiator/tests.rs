@@ -1,11 +1,10 @@
 #![expect(clippy::string_slice, reason = "the texts that are cut are ASCII")]
 
-use std::convert::Infallible;
 use std::time::SystemTime;
 
-use http::{Method, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
+use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::Frame;
-use http_body_util::StreamBody;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
@@ -80,7 +79,7 @@ fn service(settings: &Settings) -> (Service_, Engine) {
             inner,
             (|_| Problem::EngineUnreachable) as fn(BoxError) -> Problem,
         );
-        InitiatorLayer::new(settings.clone(), MAX).layer(inner)
+        InitiatorLayer::new(settings.clone(), JsonBodies::new(MAX)).layer(inner)
     })
 }
 
@@ -495,68 +494,6 @@ fn readiness_is_the_inner_services_and_its_error_becomes_a_problem() {
         assert_ready!(answer.poll()).unwrap_err(),
         Problem::EngineUnreachable
     );
-}
-
-#[tokio::test]
-async fn a_body_that_trickles_in_is_collected() {
-    let (sender, receiver) = tokio::sync::mpsc::channel::<&'static str>(1);
-    let frames = futures_util::stream::unfold(receiver, |mut receiver| async {
-        let chunk = receiver.recv().await?;
-        Some((
-            Ok::<_, Infallible>(Frame::data(Bytes::from_static(chunk.as_bytes()))),
-            receiver,
-        ))
-    });
-    let sending = tokio::spawn(async move {
-        for chunk in [&EVE[..5], &EVE[5..30], &EVE[30..]] {
-            sender.send(chunk).await.unwrap();
-        }
-    });
-    let layer = InitiatorLayer::new(Settings::default(), MAX);
-    let (collected, _) = collect(StreamBody::new(frames), &layer.rules)
-        .await
-        .unwrap();
-    sending.await.unwrap();
-    assert_eq!(collected, EVE);
-}
-
-/// Who sends much and slowly must not take the memory from all others.
-#[test]
-fn bodies_together_hold_no_more_than_the_memory_for_all() {
-    // A frame over what is free of charge, and then nothing more.
-    struct Stalled(Option<Bytes>);
-    impl Body for Stalled {
-        type Data = Bytes;
-        type Error = BoxError;
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            match self.0.take() {
-                Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
-                None => Poll::Pending,
-            }
-        }
-    }
-    let max = 128 * 1024;
-    let layer = InitiatorLayer::new(Settings::default(), max);
-    let shared = layer.rules;
-    let large = || Stalled(Some(Bytes::from(vec![b' '; 128 * 1024])));
-    // Each of them takes the half of its length.
-    let mut held: Vec<_> = (0..2 * LARGEST_BODIES)
-        .map(|_| tokio_test::task::spawn(collect(large(), &shared)))
-        .collect();
-    for stalled in &mut held {
-        assert_pending!(stalled.poll());
-    }
-    let mut next = tokio_test::task::spawn(collect(large(), &shared));
-    assert_eq!(assert_ready!(next.poll()).unwrap_err(), Problem::Overloaded);
-    let small = Script::of(&["{}"]);
-    let mut small = tokio_test::task::spawn(collect(small, &shared));
-    assert_ready_ok!(small.poll());
-    drop(held.pop());
-    let mut next = tokio_test::task::spawn(collect(large(), &shared));
-    assert_pending!(next.poll());
 }
 
 #[test]

@@ -1,0 +1,483 @@
+//! The workflow API: what frontends call, translated onto the engine's own operations.
+//!
+//! `POST /api/processes/order/start` becomes `POST /api/process-definition/key/order/start`, its plain JSON
+//! becomes typed variables, and the engine's errors become problems. The translated request goes on inwards as if
+//! the caller had sent it: it passes the same operation match, access check, initiator and audit. There is no second
+//! path to the engine, and nothing here is trusted by what stands below.
+//!
+//! 1. The routes are one table; a path that is none of them passes as it is, so that the transparent gateway
+//!    lives under the same prefix. `GET /user` alone hides an operation of the engine.
+//! 2. An answer that is no error streams through; the links in it are turned by
+//!    [`EngineAnswerLayer`](crate::layer::EngineAnswerLayer) as everywhere.
+//! 3. Bodies that are translated are read as strictly as everywhere, within [`JsonBodies`].
+//!
+//! Stands below [`ExtractIdentityLayer`](crate::layer::ExtractIdentityLayer) and above
+//! [`MatchOperationLayer`](crate::layer::MatchOperationLayer); without an [`Identity`] it fails closed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::try_join4;
+use http::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, TRAILER,
+    TRANSFER_ENCODING,
+};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Limited};
+use pin_project_lite::pin_project;
+use serde::Deserialize;
+use serde_json::json;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::audit::cut;
+use crate::body::{Body, BoxError};
+use crate::identity::Identity;
+use crate::json_body::{JsonBodies, Memory, declare};
+use crate::layer::own::json_answer;
+use crate::path::strip_prefix;
+use crate::problem::Problem;
+use crate::request_info::Findings;
+
+mod answer;
+pub mod openapi;
+mod route;
+mod variables;
+
+use route::{Call, Found, Translation};
+
+/// Serves the workflow API below one prefix.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use bpmgate::{body::Body, identity::{Identity, Parts}, json_body::JsonBodies, Problem};
+/// use bpmgate::workflow::WorkflowLayer;
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let engine = tower::service_fn(|request: Request<Body>| async move {
+///     assert_eq!(request.uri(), "/api/process-definition/key/order");
+///     Ok::<_, Problem>(Response::new(Body::empty()))
+/// });
+/// let service = WorkflowLayer::new("/api", JsonBodies::new(1 << 20)).layer(engine);
+/// let mut request = Request::get("/api/processes/order").body(Body::empty()).unwrap();
+/// let expires = SystemTime::now() + Duration::from_mins(1);
+/// request.extensions_mut().insert(Identity::new(Parts::new("https://id.example", "alice", expires)));
+/// assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct WorkflowLayer {
+    prefix: Arc<[String; 1]>,
+    bodies: JsonBodies,
+}
+
+impl WorkflowLayer {
+    /// Serves it below `prefix` (`/api`) alone; `bodies` bounds those that are translated.
+    #[must_use]
+    pub fn new(prefix: &str, bodies: JsonBodies) -> Self {
+        let prefix = Arc::new([prefix.trim_end_matches('/').to_owned()]);
+        Self { prefix, bodies }
+    }
+}
+
+impl<S> Layer<S> for WorkflowLayer {
+    type Service = Workflow<S>;
+
+    fn layer(&self, inner: S) -> Workflow<S> {
+        Workflow {
+            api: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service of [`WorkflowLayer`].
+#[derive(Debug, Clone)]
+pub struct Workflow<S> {
+    api: WorkflowLayer,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Workflow<S>
+where
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Into<Problem> + Send,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Problem;
+    type Future = WorkflowFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = strip_prefix(&*self.api.prefix, request.uri().path());
+        let found = path.map_or(Found::None, |path| route::find(request.method(), path));
+        let (call, parameter) = match found {
+            Found::None => {
+                return WorkflowFuture {
+                    state: State::Transparent {
+                        future: self.inner.call(request),
+                    },
+                };
+            }
+            Found::OtherMethods(allow) => {
+                let problem = Problem::MethodNotAllowed(allow.into());
+                return WorkflowFuture::boxed(async { Err(problem) });
+            }
+            Found::Call(call, parameter) => (call, parameter.to_owned()),
+        };
+        let Some(caller) = request.extensions().get::<Identity>().cloned() else {
+            let missing = "WorkflowLayer needs ExtractIdentityLayer outside of it";
+            return WorkflowFuture::boxed(async { Err(Problem::Misconfigured(missing)) });
+        };
+        // The service that is ready is the one to call; its clone need not be.
+        let unready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, unready);
+        let asking = Asking {
+            prefix: self.api.prefix.clone(),
+            bodies: self.api.bodies.clone(),
+            inner,
+        };
+        WorkflowFuture::boxed(async move {
+            match call {
+                Call::Engine(template, translation) => {
+                    let path = template.replace("{}", &parameter);
+                    asking.engine(request, &path, translation, &caller).await
+                }
+                Call::User => {
+                    note_route(&request, "/user");
+                    Ok(user(&caller))
+                }
+                Call::Statistics => asking.statistics(request).await,
+            }
+        })
+    }
+}
+
+pin_project! {
+    /// The future of [`Workflow`]: boxed only for the workflow API's own routes.
+    pub struct WorkflowFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Transparent { #[pin] future: F },
+        Translated { future: Translated },
+    }
+}
+
+type Translated = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
+
+impl<F> WorkflowFuture<F> {
+    fn boxed(
+        future: impl Future<Output = Result<Response<Body>, Problem>> + Send + 'static,
+    ) -> Self {
+        let future = Box::pin(future);
+        Self {
+            state: State::Translated { future },
+        }
+    }
+}
+
+impl<F, E> Future for WorkflowFuture<F>
+where
+    F: Future<Output = Result<Response<Body>, E>>,
+    E: Into<Problem>,
+{
+    type Output = Result<Response<Body>, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Transparent { future } => future.poll(cx).map_err(Into::into),
+            StateProjection::Translated { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F> std::fmt::Debug for WorkflowFuture<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkflowFuture").finish_non_exhaustive()
+    }
+}
+
+/// One request's way to the engine.
+struct Asking<S> {
+    prefix: Arc<[String; 1]>,
+    bodies: JsonBodies,
+    inner: S,
+}
+
+impl<S> Asking<S> {
+    /// One request, one answer.
+    async fn engine<B>(
+        mut self,
+        request: Request<B>,
+        path: &str,
+        translation: Translation,
+        caller: &Identity,
+    ) -> Result<Response<Body>, Problem>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+        S::Error: Into<Problem>,
+        B: HttpBody<Data = Bytes> + From<Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let defaults = match translation {
+            Translation::Read(defaults) => defaults,
+            Translation::Start
+            | Translation::Complete
+            | Translation::Claim
+            | Translation::Unclaim
+            | Translation::Suspend(_)
+            | Translation::Delete => &[],
+        };
+        let (mut head, body) = request.into_parts();
+        let query = query(head.uri.query(), defaults);
+        head.uri = self.target(path, &query)?;
+        head.headers
+            .insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let (request, _memory) = translated(&self.bodies, head, body, translation, caller).await?;
+        let mut answer = self.inner.call(request).await.map_err(Into::into)?;
+        if answer.status().is_client_error() || answer.status().is_server_error() {
+            return Err(refusal(answer).await);
+        }
+        if translation == Translation::Start && answer.status() == StatusCode::OK {
+            *answer.status_mut() = StatusCode::CREATED;
+        }
+        Ok(answer)
+    }
+
+    /// Asks for four counts at once.
+    async fn statistics<B>(self, request: Request<B>) -> Result<Response<Body>, Problem>
+    where
+        S: Service<Request<B>, Response = Response<Body>> + Clone,
+        S::Error: Into<Problem>,
+        B: From<Bytes>,
+    {
+        note_route(&request, "/statistics");
+        let head = request.into_parts().0;
+        let counts = {
+            let count = |path: &str, query: &str| {
+                let (inner, target, mut head) =
+                    (self.inner.clone(), self.target(path, query), head.clone());
+                async move {
+                    head.method = Method::GET;
+                    head.uri = target?;
+                    head.headers
+                        .insert(ACCEPT, HeaderValue::from_static("application/json"));
+                    let answer = inner.oneshot(without_body(head)).await;
+                    counted(answer.map_err(Into::into)?).await
+                }
+            };
+            try_join4(
+                count("/process-definition/count", "latestVersion=true"),
+                count("/process-instance/count", ""),
+                count("/history/process-instance/count", "finished=true"),
+                count("/task/count", ""),
+            )
+        };
+        let (total_processes, active_instances, completed_instances, active_tasks) = counts.await?;
+        Ok(json_answer(
+            json!({
+                "totalProcesses": total_processes,
+                "activeInstances": active_instances,
+                "completedInstances": completed_instances,
+                "activeTasks": active_tasks,
+            })
+            .to_string()
+            .into(),
+        ))
+    }
+
+    fn target(&self, path: &str, query: &str) -> Result<http::Uri, Problem> {
+        let [prefix] = &*self.prefix;
+        let mark = if query.is_empty() { "" } else { "?" };
+        [prefix, path, mark, query]
+            .concat()
+            .parse()
+            .map_err(|_| Problem::Internal)
+    }
+}
+
+/// The request in the engine's own words; its memory is held until the engine has answered.
+async fn translated<B>(
+    bodies: &JsonBodies,
+    mut head: request::Parts,
+    body: B,
+    translation: Translation,
+    caller: &Identity,
+) -> Result<(Request<B>, Option<Memory>), Problem>
+where
+    B: HttpBody<Data = Bytes> + From<Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (json, memory) = match translation {
+        Translation::Read(_) => return Ok((Request::from_parts(head, body), None)),
+        Translation::Start => {
+            let (body, memory) = bodies.read(&head.headers, body).await?;
+            (variables::start(&body)?, Some(memory))
+        }
+        Translation::Complete => {
+            let (body, memory) = bodies.read(&head.headers, body).await?;
+            (variables::complete(&body)?, Some(memory))
+        }
+        Translation::Claim => {
+            let (body, memory) = bodies.read(&head.headers, body).await?;
+            (variables::claim(&body, caller.id())?, Some(memory))
+        }
+        Translation::Suspend(suspended) => {
+            head.method = Method::PUT;
+            (
+                json!({"suspended": suspended}).to_string().into_bytes(),
+                None,
+            )
+        }
+        Translation::Delete => {
+            let (body, _) = bodies.read(&head.headers, body).await?;
+            if let Some(reason) = variables::reason(&body)?
+                && let Some(findings) = head.extensions.get::<Findings>()
+            {
+                findings.note_reason(cut(&reason));
+            }
+            return Ok((without_body(head), None));
+        }
+        Translation::Unclaim => return Ok((without_body(head), None)),
+    };
+    let json = Bytes::from(json);
+    declare(&mut head.headers, &json);
+    Ok((Request::from_parts(head, json.into()), memory))
+}
+
+/// The query with what is asked unless the caller says otherwise.
+fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> String {
+    let mut query = asked.unwrap_or_default().to_owned();
+    for (name, value) in defaults {
+        let is_asked = form_urlencoded::parse(asked.unwrap_or_default().as_bytes())
+            .any(|(asked, _)| asked == *name);
+        if !is_asked {
+            let and = if query.is_empty() { "" } else { "&" };
+            query.extend([and, name, "=", value]);
+        }
+    }
+    query
+}
+
+fn without_body<B: From<Bytes>>(mut head: request::Parts) -> Request<B> {
+    for name in [
+        CONTENT_TYPE,
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        TRANSFER_ENCODING,
+        TRAILER,
+        EXPECT,
+    ] {
+        head.headers.remove(name);
+    }
+    Request::from_parts(head, Bytes::new().into())
+}
+
+fn note_route<B>(request: &Request<B>, route: &'static str) {
+    if let Some(findings) = request.extensions().get::<Findings>() {
+        findings.note_route(route);
+    }
+}
+
+/// Who the token says that the caller is.
+fn user(caller: &Identity) -> Response<Body> {
+    json_answer(
+        json!({
+            "sub": caller.id(),
+            "email": caller.email(),
+            "first_name": caller.first_name(),
+            "last_name": caller.last_name(),
+            "name": caller.name(),
+            "roles": caller.roles(),
+            "issuer": caller.issuer(),
+        })
+        .to_string()
+        .into(),
+    )
+}
+
+/// The problem that an engine's error is.
+async fn refusal(answer: Response<Body>) -> Problem {
+    let status = answer.status();
+    // What is too long to be a message has none that could be told.
+    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
+        .collect()
+        .await;
+    let body = body
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
+    answer::refused(status, &body)
+}
+
+async fn counted(answer: Response<Body>) -> Result<u64, Problem> {
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
+    if !answer.status().is_success() {
+        return Err(refusal(answer).await);
+    }
+    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
+        .collect()
+        .await;
+    let body = body.map_err(|_| Problem::EngineBadAnswer)?.to_bytes();
+    let Count { count } = serde_json::from_slice(&body).map_err(|_| Problem::EngineBadAnswer)?;
+    Ok(count)
+}
+
+/// The longest error of the engine that is read for its message.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_gives_way_to_what_the_caller_asks() {
+        let latest = [("latestVersion", "true")];
+        for (asked, want) in [
+            (None, "latestVersion=true"),
+            (Some(""), "latestVersion=true"),
+            (Some("key=a%20b"), "key=a%20b&latestVersion=true"),
+            (Some("latestVersion=false"), "latestVersion=false"),
+            (Some("a&latest%56ersion"), "a&latest%56ersion"),
+            (
+                Some("latestversion=false"),
+                "latestversion=false&latestVersion=true",
+            ),
+        ] {
+            assert_eq!(query(asked, &latest), want, "{asked:?}");
+        }
+        assert_eq!(query(Some("a=b"), &[]), "a=b");
+    }
+
+    #[tokio::test]
+    async fn without_an_identity_nothing_is_translated() {
+        let inner = tower::service_fn(|_: Request<Body>| async {
+            Err::<Response<Body>, _>(Problem::Internal)
+        });
+        let service = WorkflowLayer::new("/api", JsonBodies::new(1)).layer(inner);
+        for path in ["/api/user", "/api/tasks", "/api/statistics"] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let refused = service.clone().oneshot(request).await.unwrap_err();
+            assert_eq!(refused.code(), "misconfigured", "{path}");
+        }
+    }
+}
