@@ -207,6 +207,8 @@ impl SignIn {
         if let Some(members) = access.as_object_mut() {
             members.insert("exp".to_owned(), json!(until));
             members.insert("client_id".to_owned(), json!(self.client.id));
+            // No two are the same, however fast they are asked for.
+            members.insert("jti".to_owned(), json!(random()));
         }
         let mut id = json!({
             "sub": person.subject, "email": person.email, "name": person.name,

@@ -250,6 +250,7 @@ async fn a_refresh_token_is_good_once_and_not_after_it_was_revoked() {
     let (_, first) = exchange(&issuer, &code, &[]).await;
     let (status, second) = renew(&first["refresh_token"]).await;
     assert_eq!(status, 200);
+    assert_ne!(first["access_token"], second["access_token"]);
     let access = claims(&issuer, &second["access_token"], AUDIENCE);
     assert_eq!(
         (&access["sub"], &access["roles"]),
