@@ -43,7 +43,7 @@ test("the demo in a browser", async (t) => {
     assert.doesNotMatch(await alice.locator("body").innerText(), /the-director/);
 
     // bpmn-js draws the model, and the one active activity is marked.
-    await alice.getByRole("img", { name: "Diagram of Approval; active: Approve the request" }).waitFor();
+    await alice.getByRole("group", { name: "Diagram of Approval; active: Approve the request" }).waitFor();
     await alice.locator('[data-element-id="approve"].active').waitFor();
     assert.equal(await alice.locator(".djs-element.active").count(), 1);
 

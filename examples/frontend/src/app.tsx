@@ -1,6 +1,6 @@
 import { BpmgateProvider } from "@bpmgate/client/react";
 import { useQueryClient } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useState } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import { useAuth } from "react-oidc-context";
 import { Link, Route, Switch, useLocation } from "wouter";
 import type { Session } from "./auth";
@@ -17,6 +17,7 @@ export function App({ session }: { session: Session }) {
   const auth = useAuth();
   const expired = useExpired(session);
   const profile = auth.isAuthenticated && !expired ? auth.user?.profile : undefined;
+  useNewView();
   const name = profile?.name ?? profile?.email ?? profile?.sub ?? "";
   return (
     <Provide session={session}>
@@ -99,6 +100,18 @@ function useExpired({ manager }: Session): boolean {
   return expired;
 }
 
+/** Begins each view at its top, for eyes and for screen readers, as a new page would. */
+function useNewView() {
+  const [location] = useLocation();
+  const shown = useRef(location);
+  useEffect(() => {
+    if (shown.current === location) return;
+    shown.current = location;
+    window.scrollTo(0, 0);
+    document.getElementById("content")?.focus({ preventScroll: true });
+  }, [location]);
+}
+
 function Tab({ href, children }: { href: string; children: string }) {
   const [location] = useLocation();
   const current =
@@ -113,6 +126,7 @@ function Tab({ href, children }: { href: string; children: string }) {
 function Welcome({ session, expired, error }: { session: Session; expired: boolean; error?: Error }) {
   return (
     <div className="welcome">
+      <title>bpmgate demo</title>
       <h1>Processes that know who started them</h1>
       <p>
         This page talks to a BPMN engine through bpmgate. You sign in at an issuer, the page sends your token

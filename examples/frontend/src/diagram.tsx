@@ -72,7 +72,7 @@ export function Diagram({ xml, active = [], label }: { xml: string; active?: str
 
   return (
     <figure className="diagram">
-      <div ref={place} role="img" aria-label={label} data-active={viewer && marks} />
+      <div ref={place} role="group" aria-label={label} data-active={viewer && marks} />
       <ErrorNotice error={error} />
     </figure>
   );

@@ -19,6 +19,16 @@ export function ErrorNotice({ error }: { error: unknown }) {
   );
 }
 
+/** The heading of a page, and the title of its tab. */
+export function Title({ children }: { children: string }) {
+  return (
+    <>
+      <title>{`${children} · bpmgate demo`}</title>
+      <h1>{children}</h1>
+    </>
+  );
+}
+
 export function Loading() {
   return (
     <p className="quiet" role="status">

@@ -13,7 +13,7 @@ import { Diagram } from "../diagram";
 import { Initiator } from "../initiator";
 import { type PastVariable, POLL, usePastInstance, usePastVariables } from "../past";
 import { State } from "../state";
-import { duration, Empty, ErrorNotice, labelOf, Loading, When } from "../ui";
+import { duration, Empty, ErrorNotice, labelOf, Loading, Title, When } from "../ui";
 
 export function InstancePage({ id, me }: { id: string; me: string }) {
   const instance = usePastInstance(id);
@@ -38,10 +38,7 @@ export function InstancePage({ id, me }: { id: string; me: string }) {
   return (
     <>
       <div className="title">
-        <h1>
-          {name}
-          {businessKey && ` · ${businessKey}`}
-        </h1>
+        <Title>{businessKey ? `${name} · ${businessKey}` : name}</Title>
         <State state={state} />
       </div>
       <p className="sub">

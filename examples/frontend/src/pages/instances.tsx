@@ -1,14 +1,14 @@
 import { Link } from "wouter";
 import { useInitiators, usePastInstances } from "../past";
 import { State } from "../state";
-import { Empty, ErrorNotice, Loading, When } from "../ui";
+import { Empty, ErrorNotice, Loading, Title, When } from "../ui";
 
 export function InstancesPage() {
   const { data, error } = usePastInstances();
   const initiators = useInitiators((data ?? []).map((instance) => instance.id));
   return (
     <>
-      <h1>Instances</h1>
+      <Title>Instances</Title>
       <ErrorNotice error={error} />
       {!data && !error && <Loading />}
       {data?.length === 0 && (

@@ -4,7 +4,7 @@ import { useLocation } from "wouter";
 import { Diagram } from "../diagram";
 import { type Typed, VariableForm } from "../form";
 import { type FormField, formFields } from "../model";
-import { ErrorNotice, Loading } from "../ui";
+import { ErrorNotice, Loading, Title } from "../ui";
 
 export function ProcessPage({ processKey }: { processKey: string }) {
   const process = useProcess(processKey);
@@ -15,7 +15,7 @@ export function ProcessPage({ processKey }: { processKey: string }) {
   const name = process.data?.name ?? processKey;
   return (
     <>
-      <h1>{name}</h1>
+      <Title>{name}</Title>
       <ErrorNotice error={process.error ?? form.error ?? xml.error} />
       {xml.data && <Diagram xml={xml.data.bpmn20Xml} label={`Diagram of ${name}`} />}
       {form.isLoading || xml.isLoading ? (

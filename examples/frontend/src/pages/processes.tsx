@@ -1,12 +1,12 @@
 import { useProcesses } from "@bpmgate/client/react";
 import { Link } from "wouter";
-import { Empty, ErrorNotice, Loading } from "../ui";
+import { Empty, ErrorNotice, Loading, Title } from "../ui";
 
 export function ProcessesPage() {
   const { data, error } = useProcesses({ sortBy: "name", sortOrder: "asc" });
   return (
     <>
-      <h1>Processes</h1>
+      <Title>Processes</Title>
       <ErrorNotice error={error} />
       {!data && !error && <Loading />}
       {data?.length === 0 && <Empty>Nothing is deployed on this engine.</Empty>}

@@ -4,7 +4,7 @@ import { VariableForm } from "../form";
 import { Initiator } from "../initiator";
 import { formFields } from "../model";
 import { POLL } from "../past";
-import { Empty, ErrorNotice, keyOf, labelOf, Loading, When } from "../ui";
+import { Empty, ErrorNotice, keyOf, labelOf, Loading, Title, When } from "../ui";
 
 export function TaskPage({ id, me }: { id: string; me: string }) {
   const task = useTask(id, POLL);
@@ -27,7 +27,7 @@ export function TaskPage({ id, me }: { id: string; me: string }) {
   const waits = claiming.isPending || unclaiming.isPending;
   return (
     <>
-      <h1>{name ?? labelOf(taskDefinitionKey ?? "")}</h1>
+      <Title>{name ?? labelOf(taskDefinitionKey ?? "")}</Title>
       <p className="sub">
         <Link href={`/instances/${processInstanceId}`}>{labelOf(key ?? "")}</Link> · since <When time={created} /> ·{" "}
         {assignee === null ? "unclaimed" : mine ? "yours" : `claimed by ${assignee}`}

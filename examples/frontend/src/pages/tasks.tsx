@@ -2,7 +2,7 @@ import type { Task } from "@bpmgate/client";
 import { useClaimTask, useTasks, useUnclaimTask } from "@bpmgate/client/react";
 import { Link } from "wouter";
 import { POLL, useInitiators } from "../past";
-import { Empty, ErrorNotice, keyOf, labelOf, Loading, When } from "../ui";
+import { Empty, ErrorNotice, keyOf, labelOf, Loading, Title, When } from "../ui";
 
 const NEWEST = { sortBy: "created", sortOrder: "desc", maxResults: 50 } as const;
 
@@ -50,7 +50,7 @@ export function TasksPage({ me }: { me: string }) {
     );
   return (
     <>
-      <h1>Tasks</h1>
+      <Title>Tasks</Title>
       <ErrorNotice error={error} />
       <section aria-labelledby="mine">
         <h2 id="mine">Mine</h2>
