@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo frontend run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short lint format bench client
+.PHONY: help demo frontend run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -83,6 +83,15 @@ fuzz-short: ## Fuzz each target for 20 s
 	  || { cat "$$log" >&2; exit 1; }; \
 	  echo "fuzz $(target): $$(grep '^Done' "$$log")";) true
 
+EXAMPLES ?= 100
+
+# The version is fixed, as another one finds other things.
+fuzz-api: ## Fuzz the workflow API by its OpenAPI document: EXAMPLES=100 SEED=1, ENGINE=URL of a real one
+	cargo build
+	@test -x target/fuzz-api/bin/schemathesis || { \
+	  python3 -m venv target/fuzz-api && target/fuzz-api/bin/pip install -q schemathesis==4.32.5; }
+	ENGINE=$(ENGINE) target/fuzz-api/bin/python tests/api/fuzz.py target/debug/bpmgate $(EXAMPLES) $(SEED)
+
 jdk:
 	@command -v mvn >/dev/null && javac -version 2>&1 | awk '{exit !($$1 == "javac" && int($$2) >= 17)}' || { \
 	  echo 'error: the tests against a real engine need a JDK 17 or newer (`javac`) and Maven (`mvn`)' >&2; \
@@ -116,3 +125,7 @@ bench: ## Run the benches: each layer, and the gateway beside a bare forwarder
 client: ## Check, build and test the TypeScript client (needs Node 20 or newer)
 	cargo build
 	cd clients/typescript && npm ci && npm run check && npm run build && npm test
+
+client-samples: ## Type-check the TypeScript code in the guides
+	cd clients/typescript && npm ci && npm run build
+	cd clients/typescript/samples && npm ci && npm run check

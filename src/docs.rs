@@ -55,6 +55,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::from("../openapi.json")
+        // Without the bar that loads other documents.
+        .use_base_layout()
         .try_it_out_enabled(true)
         .display_request_duration(true)
         .display_operation_id(true)

@@ -152,7 +152,10 @@ where
             match call {
                 Call::Engine(template, translation) => {
                     let path = template.replace("{}", &parameter);
-                    asking.engine(request, &path, translation, &caller).await
+                    let is_list = parameter.is_empty();
+                    asking
+                        .engine(request, &path, is_list, translation, &caller)
+                        .await
                 }
                 Call::User => {
                     note_route(&request, "/user");
@@ -227,6 +230,7 @@ impl<S> Asking<S> {
         mut self,
         request: Request<B>,
         path: &str,
+        is_list: bool,
         translation: Translation,
         caller: &Identity,
     ) -> Result<Response<Body>, Problem>
@@ -246,14 +250,14 @@ impl<S> Asking<S> {
             | Translation::Delete => &[],
         };
         let (mut head, body) = request.into_parts();
-        let query = query(head.uri.query(), defaults);
+        let query = query(head.uri.query(), defaults)?;
         head.uri = self.target(path, &query)?;
         head.headers
             .insert(ACCEPT, HeaderValue::from_static("application/json"));
         let (request, _memory) = translated(&self.bodies, head, body, translation, caller).await?;
         let mut answer = self.inner.call(request).await.map_err(Into::into)?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            return Err(refusal(answer).await);
+            return Err(refusal(answer, is_list).await);
         }
         if translation == Translation::Start && answer.status() == StatusCode::OK {
             *answer.status_mut() = StatusCode::CREATED;
@@ -363,8 +367,17 @@ where
 }
 
 /// The query with what is asked unless the caller says otherwise.
-fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> String {
+fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> Result<String, Problem> {
     let mut query = asked.unwrap_or_default().to_owned();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let is_page = matches!(&*name, "firstResult" | "maxResults");
+        // Engines fail in their database on a negative one.
+        if is_page && !value.parse::<i32>().is_ok_and(|number| number >= 0) {
+            return Err(Problem::BadRequest(
+                "`firstResult` and `maxResults` must be integers from 0 to 2147483647.",
+            ));
+        }
+    }
     for (name, value) in defaults {
         let is_asked = form_urlencoded::parse(asked.unwrap_or_default().as_bytes())
             .any(|(asked, _)| asked == *name);
@@ -373,7 +386,7 @@ fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> String {
             query.extend([and, name, "=", value]);
         }
     }
-    query
+    Ok(query)
 }
 
 fn without_body<B: From<Bytes>>(mut head: request::Parts) -> Request<B> {
@@ -414,7 +427,7 @@ fn user(caller: &Identity) -> Response<Body> {
 }
 
 /// The problem that an engine's error is.
-async fn refusal(answer: Response<Body>) -> Problem {
+async fn refusal(answer: Response<Body>, is_list: bool) -> Problem {
     let status = answer.status();
     // What is too long to be a message has none that could be told.
     let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
@@ -423,7 +436,7 @@ async fn refusal(answer: Response<Body>) -> Problem {
     let body = body
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
-    answer::refused(status, &body)
+    answer::refused(status, &body, is_list)
 }
 
 async fn counted(answer: Response<Body>) -> Result<u64, Problem> {
@@ -432,7 +445,7 @@ async fn counted(answer: Response<Body>) -> Result<u64, Problem> {
         count: u64,
     }
     if !answer.status().is_success() {
-        return Err(refusal(answer).await);
+        return Err(refusal(answer, true).await);
     }
     let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
         .collect()
@@ -463,9 +476,18 @@ mod tests {
                 "latestversion=false&latestVersion=true",
             ),
         ] {
-            assert_eq!(query(asked, &latest), want, "{asked:?}");
+            assert_eq!(query(asked, &latest).as_deref(), Ok(want), "{asked:?}");
         }
-        assert_eq!(query(Some("a=b"), &[]), "a=b");
+        assert_eq!(query(Some("a=b"), &[]).as_deref(), Ok("a=b"));
+        for (asked, is_fine) in [
+            ("maxResults=0&firstResult=2147483647", true),
+            ("max%52esults=-1", false),
+            ("firstResult=2147483648", false),
+            ("firstResult=", false),
+            ("maxResults=x", false),
+        ] {
+            assert_eq!(query(Some(asked), &[]).is_ok(), is_fine, "{asked}");
+        }
     }
 
     #[tokio::test]

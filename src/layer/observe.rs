@@ -157,7 +157,9 @@ impl Report {
     fn tell(self, ended: Ended) {
         let findings = &self.findings;
         let operation = findings.operation();
-        let outcome = match (findings.code(), ended.complete) {
+        // The body of an answer to HEAD is not asked for.
+        let complete = ended.complete || (self.method == Method::HEAD && self.status.is_some());
+        let outcome = match (findings.code(), complete) {
             (_, false) => "aborted",
             (Some(code), true) => code,
             (None, true) => "forwarded",

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use crate::audit::cut;
 use crate::problem::{EngineRefusal, Problem};
 
-/// The problem of an engine's answer that is an error, from its status and its body.
-pub(super) fn refused(status: StatusCode, body: &[u8]) -> Problem {
+/// The problem of an engine's answer that is an error, from its status and its body; `is_list` where the path
+/// names nothing that could be missing.
+pub(super) fn refused(status: StatusCode, body: &[u8], is_list: bool) -> Problem {
     let error: Error<'_> = serde_json::from_slice(body).unwrap_or_default();
     // A mapping error of the JSON reader is plain text; pages of a web server are of no use.
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
@@ -21,6 +22,8 @@ pub(super) fn refused(status: StatusCode, body: &[u8]) -> Problem {
         None => text,
     };
     let mistake = match status {
+        // A query parameter that is no number.
+        StatusCode::NOT_FOUND if is_list => Some(StatusCode::BAD_REQUEST),
         StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::CONFLICT => Some(status),
         _ if status.is_client_error() => Some(StatusCode::BAD_REQUEST),
         _ => mistake(error.r#type.as_deref().unwrap_or_default(), message),
@@ -68,6 +71,8 @@ fn mistake(r#type: &str, message: &str) -> Option<StatusCode> {
         | "SuspendedEntityInteractionException"
         | "OptimisticLockingException" => Some(StatusCode::CONFLICT),
         _ if is_suspended => Some(StatusCode::CONFLICT),
+        // `Invalid query usage: cannot set both candidateUser and candidateGroup`
+        _ if message.starts_with("Invalid query usage: ") => Some(StatusCode::BAD_REQUEST),
         "AuthorizationException" => Some(StatusCode::FORBIDDEN),
         "BadUserRequestException"
         | "InvalidRequestException"
@@ -137,19 +142,32 @@ mod tests {
                 r#"{"type":"RestException","message":"Cannot complete task 1: the order is null","code":0}"#,
                 "502 engine_failed",
             ),
+            (
+                500,
+                r#"{"type":"ProcessEngineException","message":"Invalid query usage: cannot set both candidateUser and candidateGroup","code":0}"#,
+                "400 engine_refused",
+            ),
             (500, "<!doctype html><html>", "502 engine_failed"),
             (503, "", "502 engine_failed"),
         ] {
-            let problem = refused(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let problem = refused(
+                StatusCode::from_u16(status).unwrap(),
+                body.as_bytes(),
+                false,
+            );
             let got = format!("{} {}", problem.status().as_u16(), problem.code());
             assert_eq!(got, want, "{status} {body}");
         }
+        let not_a_number =
+            r#"{"type":"QueryParamException","message":"HTTP 404 Not Found","code":null}"#;
+        let problem = refused(StatusCode::NOT_FOUND, not_a_number.as_bytes(), true);
+        assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
     fn the_engines_words_are_told_where_there_are_some() {
         let told = |body: &str| {
-            refused(StatusCode::BAD_REQUEST, body.as_bytes())
+            refused(StatusCode::BAD_REQUEST, body.as_bytes(), false)
                 .detail()
                 .into_owned()
         };

@@ -213,7 +213,7 @@ enum Value<'a> {
 }
 
 fn typed<'a>(name: &str, kind: Kind, json: &'a RawValue) -> Result<Typed<'a>, Problem> {
-    if kind == Kind::Object && is_typed(json)? {
+    if kind == Kind::Object && is_typed(name, json)? {
         return Ok(Typed::AsItIs(json));
     }
     let (value, r#type) = match kind {
@@ -226,15 +226,25 @@ fn typed<'a>(name: &str, kind: Kind, json: &'a RawValue) -> Result<Typed<'a>, Pr
     Ok(Typed::Inferred { value, r#type })
 }
 
-fn is_typed(json: &RawValue) -> Result<bool, Problem> {
-    let (mut has_value, mut has_others) = (false, false);
-    members(json.get().as_bytes(), |reader, name| {
-        has_value |= name == "value";
-        has_others |= !matches!(name, "value" | "type" | "valueInfo" | "local");
-        reader.skip()?;
+fn is_typed(name: &str, json: &RawValue) -> Result<bool, Problem> {
+    let (mut has_value, mut has_others, mut has_empty_type) = (false, false, false);
+    let json = json.get().as_bytes();
+    members(json, |reader, member| {
+        has_value |= member == "value";
+        has_others |= !matches!(member, "value" | "type" | "valueInfo" | "local");
+        let value = reader.skip()?;
+        has_empty_type |= member == "type" && json.get(value) == Some(br#""""#);
         Ok(())
     })?;
-    Ok(has_value && !has_others)
+    let is_typed = has_value && !has_others;
+    if is_typed && has_empty_type {
+        // The engine looks at its first letter, and fails.
+        return Err(invalid(format!(
+            "The variable `{}` has an empty type: name one, or leave it out.",
+            cut(name)
+        )));
+    }
+    Ok(is_typed)
 }
 
 fn number(name: &str, digits: &str) -> Result<&'static str, Problem> {
@@ -371,6 +381,8 @@ mod tests {
             let refused = started(json).unwrap_err();
             assert!(refused.starts_with(why), "{json}: {refused}");
         }
+        let refused = started(r#"{"value":1,"type":""}"#).unwrap_err();
+        assert!(refused.starts_with("The variable `v` has an empty type"));
         for json in [r#"{"value":1,"value":2}"#, "tru", "01", "", r#""\ud800""#] {
             started(json).unwrap_err();
         }

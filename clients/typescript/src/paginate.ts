@@ -14,8 +14,8 @@ interface Page {
  * @example for await (const task of paginate(client.listTasks, { unassigned: true })) { … }
  */
 export async function* paginate<Q extends Page, T>(
-  list: (query: Q, options: ListOptions) => Promise<T[]>,
-  query: Q = {} as Q,
+  list: (query?: Q, options?: ListOptions) => Promise<T[]>,
+  query: NoInfer<Q> = {} as Q,
   { pageSize = 100, ...options }: ListOptions & { pageSize?: number } = {},
 ): AsyncGenerator<T, void, undefined> {
   let firstResult = query.firstResult ?? 0;

@@ -258,7 +258,7 @@ export interface paths {
         put?: never;
         /**
          * Suspend a running instance
-         * @description Needs the profile `operator`.
+         * @description Needs the profile `operator`. 204 also where the engine has no such instance.
          */
         post: operations["suspendInstance"];
         delete?: never;
@@ -284,7 +284,7 @@ export interface paths {
         put?: never;
         /**
          * Activate a suspended instance
-         * @description Needs the profile `operator`.
+         * @description Needs the profile `operator`. 204 also where the engine has no such instance.
          */
         post: operations["activateInstance"];
         delete?: never;
@@ -397,7 +397,7 @@ export interface paths {
         };
         /**
          * Get a task's form variables
-         * @description The fields of the task's form and the variables that the task sees.
+         * @description The fields of the task's form and the variables that the task sees. A variable of the type `Json` has its JSON text as value, unless `deserializeValues=true`.
          */
         get: operations["getTaskForm"];
         put?: never;
@@ -722,6 +722,10 @@ export interface components {
             last_name: string | null;
             /** @description The full name; else the email; else `sub`. */
             name: string;
+            /** @description The roles that the token's claims give. */
+            roles: string[];
+            /** @description The token's issuer. */
+            issuer: string;
         };
         Statistics: {
             /**
@@ -1586,7 +1590,6 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
             409: components["responses"]["Conflict"];
             429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
@@ -1620,7 +1623,6 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
             409: components["responses"]["Conflict"];
             429: components["responses"]["TooManyRequests"];
             502: components["responses"]["BadGateway"];
@@ -1940,7 +1942,10 @@ export interface operations {
     };
     getTaskForm: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whether the engine is to turn serialized values into objects. */
+                deserializeValues?: boolean;
+            };
             header?: never;
             path: {
                 /**
@@ -2164,7 +2169,9 @@ export interface operations {
                      *       "email": "ada@example.org",
                      *       "first_name": "Ada",
                      *       "last_name": "Lovelace",
-                     *       "name": "Ada Lovelace"
+                     *       "name": "Ada Lovelace",
+                     *       "roles": [],
+                     *       "issuer": "https://login.example.com/realms/main"
                      *     }
                      */
                     "application/json": components["schemas"]["User"];

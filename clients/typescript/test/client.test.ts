@@ -81,16 +81,20 @@ test("what does not exist is 404", async () => {
     alice.getInstanceVariables(UNKNOWN),
     alice.getActivityInstances(UNKNOWN),
     alice.getTask(UNKNOWN),
-    alice.getTaskForm(UNKNOWN),
     alice.completeTask(UNKNOWN),
     alice.claimTask(UNKNOWN),
-    alice.unclaimTask(UNKNOWN),
     operator.deleteInstance(UNKNOWN),
-    operator.suspendInstance(UNKNOWN),
-    operator.activateInstance(UNKNOWN),
   ];
-  const refusals = await Promise.all(calls.map(refusal));
-  expect(refusals.map(([status]) => status)).toEqual(calls.map(() => 404));
+  expect(await Promise.all(calls.map(refusal))).toEqual(calls.map(() => [404, "engine_refused"]));
+});
+
+test("an unknown task has no form and cannot be given back", async () => {
+  for (const call of [alice.getTaskForm, alice.unclaimTask]) {
+    const [status, code] = await refusal(call(UNKNOWN));
+    // Engines differ.
+    expect([400, 404]).toContain(status);
+    expect(code).toBe("engine_refused");
+  }
 });
 
 test("variables reach the engine with their types, and the initiator is the token's", async () => {
@@ -101,7 +105,6 @@ test("variables reach the engine with their types, and the initiator is the toke
     large: 5_000_000_000,
     fraction: 1.5,
     nothing: null,
-    list: [{ sku: "D-1", count: 2 }],
     exact: { value: "9007199254740993", type: "Long" },
     due: { value: "2026-12-24T00:00:00.000+0000", type: "Date" },
     unsent: undefined,
@@ -116,13 +119,20 @@ test("variables reach the engine with their types, and the initiator is the toke
     large: ["Long", 5_000_000_000],
     fraction: ["Double", 1.5],
     nothing: ["Null", null],
-    list: ["Json", '[{"sku":"D-1","count":2}]'],
     due: ["Date", "2026-12-24T00:00:00.000+0000"],
     initiator: ["String", "alice"],
     initiatorName: ["String", "Alice Example"],
   });
   expect(variables.exact?.type).toBe("Long");
   expect(variables).not.toHaveProperty("unsent");
+});
+
+test("arrays and objects reach the engine as JSON", async () => {
+  const { id } = await started({ list: [{ sku: "D-1", count: 2 }], nested: { a: { b: [] } } });
+  expect(await alice.getInstanceVariables(id)).toMatchObject({
+    list: { type: "Json", value: '[{"sku":"D-1","count":2}]' },
+    nested: { type: "Json", value: '{"a":{"b":[]}}' },
+  });
 });
 
 test("a process starts without variables", async () => {
@@ -138,10 +148,10 @@ test("instances are listed, shown and looked into", async () => {
   expect(await alice.getInstance(id)).toMatchObject({ id, businessKey, ended: false });
   const tree = await alice.getActivityInstances(id);
   expect(tree.childActivityInstances).toMatchObject([{ activityId: "approve", activityType: "userTask" }]);
-  const history = await alice.listActivityHistory({ processInstanceId: id, sortBy: "startTime", sortOrder: "asc" });
+  const history = await alice.listActivityHistory({ processInstanceId: id, sortBy: "activityId", sortOrder: "asc" });
   expect(history.map(({ activityId, endTime }) => [activityId, endTime === null])).toEqual([
-    ["requested", false],
     ["approve", true],
+    ["requested", false],
   ]);
 });
 
@@ -155,7 +165,7 @@ test("a task is claimed, given back, claimed by another one and completed", asyn
 
   expect(await alice.claimTask(task)).toBeUndefined();
   expect(await bob.listTasks({ assignee: "alice", processInstanceId: id })).toMatchObject([{ id: task }]);
-  expect((await refusal(bob.claimTask(task)))[0]).toBe(409);
+  expect(await refusal(bob.claimTask(task))).toEqual([409, "engine_refused"]);
   expect(await alice.unclaimTask(task)).toBeUndefined();
   expect(await refusal(bob.claimTask(task, { userId: "alice" }))).toEqual([403, "access_denied"]);
   await bob.claimTask(task, { userId: "bob" });
@@ -179,7 +189,7 @@ test("instances are suspended, activated and deleted by operators alone", async 
   }
   expect(await operator.suspendInstance(id)).toBeUndefined();
   expect(await alice.getInstance(id)).toMatchObject({ suspended: true });
-  expect((await refusal(bob.completeTask(task)))[0]).toBe(409);
+  expect(await refusal(bob.completeTask(task))).toEqual([409, "engine_refused"]);
   expect(await operator.activateInstance(id)).toBeUndefined();
   expect(await alice.getInstance(id)).toMatchObject({ suspended: false });
   expect(await operator.deleteInstance(id, { reason: "Ordered twice" })).toBeUndefined();

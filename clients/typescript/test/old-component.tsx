@@ -25,7 +25,7 @@ export function OldApproval({ me }: { me: string }) {
   }, [getProcesses, getProcess, getStartForm]);
 
   const run = async () => {
-    const values: Record<string, any> = { subject: "A desk", amount: 100, lines: [{ sku: "D-1" }] };
+    const values: Record<string, any> = { subject: "A desk", amount: 100, urgent: true };
     const started = await startProcess("approval", values, "OLD-1");
     const running = await getInstances("approval");
     const instance = await getInstance(started.id);

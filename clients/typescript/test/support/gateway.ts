@@ -29,7 +29,7 @@ export default async function setup(project: TestProject) {
   const folder = await mkdtemp(join(tmpdir(), "bpmgate-client-"));
   const started: ChildProcess[] = [];
   try {
-    const demo = run(["demo"]);
+    const demo = run(process.env.BPMGATE_ENGINE ? ["demo", "--engine", process.env.BPMGATE_ENGINE] : ["demo"]);
     started.push(demo);
     const text = await told(demo, "stdout", /# Deploying/);
     const gateway = found(text, /gateway {2}(http\S+)/);
@@ -94,7 +94,13 @@ function told(child: ChildProcess, stream: "stdout" | "stderr", pattern: RegExp)
       });
     }
     child.on("error", reject);
-    child.on("exit", (code) => reject(new Error(`${BINARY} ended with ${code}:\n${text}`)));
+    child.on("exit", (code, signal) => {
+      // Told also after it was ready: what fails then fails because of this.
+      if (!child.killed) {
+        console.error(`${BINARY} ended with ${code ?? signal}:\n${text}`);
+      }
+      reject(new Error(`${BINARY} ended with ${code ?? signal}`));
+    });
   });
 }
 
