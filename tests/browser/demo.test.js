@@ -202,6 +202,27 @@ test("the demo in a browser", async (t) => {
     await page.getByRole("button", { name: "Sign in" }).waitFor();
   });
 
+  await t.test("a page that comes back after its token expired goes on with a new one", async (t) => {
+    const page = await newPage(t, browser);
+    await signIn(page, demo, "Alice Example");
+    const first = await tokenOf(page);
+    const expire = () =>
+      page.evaluate(() => {
+        const key = Object.keys(sessionStorage).find((key) => key.startsWith("oidc.user:"));
+        const user = JSON.parse(sessionStorage.getItem(key));
+        sessionStorage.setItem(key, JSON.stringify({ ...user, expires_at: 1 }));
+      });
+    await expire();
+    await page.reload();
+    await page.getByRole("link", { name: "Approval" }).waitFor();
+    assert.notEqual(await tokenOf(page), first);
+
+    await expire();
+    await page.route(`${demo.issuer}/token`, (route) => route.abort());
+    await page.reload();
+    await page.getByRole("button", { name: "Sign in" }).waitFor();
+  });
+
   await t.test("a token is renewed before it expires, and the session ends where it cannot be", async (t) => {
     const page = await newPage(t, browser);
     await page.clock.install();

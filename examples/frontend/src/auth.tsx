@@ -8,6 +8,8 @@ export interface Session {
   manager: UserManager;
   /** A token that has not expired; another than before where `skipCache` asks for one. */
   token(options?: { skipCache?: boolean }): Promise<string | undefined>;
+  /** Renews a session that was left alone for longer than its token lives. */
+  resume(): Promise<void>;
   /** Goes to the issuer, and comes back to the same view. */
   signIn(): Promise<void>;
   /** Ends the session: at the issuer too, where it has a page for that. */
@@ -47,6 +49,10 @@ export function createSession(config: Config): Session {
     async token({ skipCache = false } = {}) {
       const user = await manager.getUser();
       return user && (skipCache || user.expired) ? renewed() : user?.access_token;
+    },
+    async resume() {
+      const user = await manager.getUser();
+      if (user?.expired) await renewed().catch(() => manager.removeUser());
     },
     signIn: () => manager.signinRedirect({ state: { view: window.location.hash } }),
     async signOut() {

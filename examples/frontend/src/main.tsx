@@ -13,6 +13,7 @@ const root = createRoot(document.getElementById("root") as HTMLElement);
 
 try {
   const session = createSession(await loadConfig());
+  await session.resume();
   const queries = new QueryClient({ defaultOptions: { queries: { staleTime: 1000 } } });
   root.render(
     <StrictMode>
