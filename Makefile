@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo frontend run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
+.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -9,24 +9,21 @@ ARGS ?=
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-NPM := $(shell command -v npm)
-
-ifdef NPM
-demo: frontend ## Try it with nothing else installed: issuer, engine, gateway; with npm its page too
+demo: ## Try it with nothing else installed: issuer, engine, gateway; with Node.js its page too
+	@$(MAKE) --no-print-directory frontend || echo 'warning: the page of the demo was not built' >&2
 	cargo run --features demo-app -- demo $(ARGS)
-else
-demo:
-	@echo 'hint: with npm (Node.js 20.19 or newer) the demo also has a page for the browser' >&2
-	cargo run -- demo $(ARGS)
-endif
 
 frontend: examples/frontend/dist/index.html ## Build the example frontend, which the demo shows
+
+node:
+	@command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' || { \
+	  echo 'error: the page needs Node.js 20.19 or newer, with npm' >&2; exit 1; }
 
 CLIENT := clients/typescript
 FRONTEND := examples/frontend
 NPM_CI := npm ci --no-audit --no-fund --loglevel=error
 
-$(CLIENT)/dist/index.js: $(wildcard $(CLIENT)/*.json) $(shell find $(CLIENT)/src -type f)
+$(CLIENT)/dist/index.js: $(wildcard $(CLIENT)/*.json) $(shell find $(CLIENT)/src -type f) | node
 	cd $(CLIENT) && $(NPM_CI) && npm run build
 	@touch $@
 
