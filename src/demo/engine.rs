@@ -21,6 +21,7 @@ mod script;
 mod show;
 mod store;
 mod variables;
+mod walk;
 
 pub use model::NoProcess;
 pub use recorder::{MAX_RECORDED_BODY, Recorded};

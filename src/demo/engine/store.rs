@@ -11,9 +11,10 @@ use http::StatusCode;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::model::{Element, Field, Model, Step};
+use super::model::{Field, Model, Step};
 use super::refusal::Refusal;
 use super::variables::{Variable, Variables, read_all};
+use super::walk::{Entry, advance, enter, place_of};
 
 /// All state of one engine. Ids are UUIDs of version 7, so maps by id are in the order of creation.
 #[derive(Debug)]
@@ -131,36 +132,6 @@ impl Instance {
         self.variables
             .iter()
             .map(|(name, kept)| (name, &kept.variable))
-    }
-
-    /// Whether a condition holds: `${name}` or `${!name}`, of a Boolean.
-    fn holds(&self, condition: &str) -> Result<bool, Refusal> {
-        let (plain, wanted) = match condition.strip_prefix("${!") {
-            Some(name) => (format!("${{{name}"), "false"),
-            None => (condition.to_owned(), "true"),
-        };
-        Ok(self.evaluate(&plain)? == wanted)
-    }
-
-    /// Fills `${name}` with variables; nothing else of the expression language is known.
-    fn evaluate(&self, expression: &str) -> Result<String, Refusal> {
-        let mut result = String::new();
-        let mut rest = expression;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').unwrap_or((after, ""));
-            let kept = self.variables.get(name).ok_or_else(|| {
-                Refusal::rest(&format!(
-                    "Cannot instantiate process definition {}: Unknown property used in expression: {expression}. \
-                     Cause: Cannot resolve identifier '{name}'",
-                    self.definition.id
-                ))
-            })?;
-            result.push_str(before);
-            result.push_str(&kept.variable.text());
-            rest = after;
-        }
-        result.push_str(rest);
-        Ok(result)
     }
 }
 
@@ -511,7 +482,7 @@ impl Store {
 }
 
 impl Activity {
-    fn passed(kind: &'static str, step: &Step, at: SystemTime) -> Self {
+    pub(super) fn passed(kind: &'static str, step: &Step, at: SystemTime) -> Self {
         Self {
             id: format!("{}:{}", step.id, new_id()),
             kind,
@@ -522,122 +493,6 @@ impl Activity {
             ended: Some(at),
             canceled: false,
         }
-    }
-}
-
-/// Where a new instance begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
-    Start,
-    Before(String),
-    After(String),
-}
-
-/// Takes an instance from the element that it leaves to its next user task, or to its end.
-fn advance(instance: &mut Instance, left: &str) -> Result<Option<Task>, Refusal> {
-    let next = following(instance, left)?;
-    enter(instance, next)
-}
-
-/// The element that comes after this one, by the flow whose condition holds.
-fn following(instance: &Instance, left: &str) -> Result<Option<String>, Refusal> {
-    let model = &instance.definition.model;
-    if model.flows.is_empty() {
-        return Ok(model.next_in_document(left).map(String::from));
-    }
-    let flows = model.flows_from(left);
-    for flow in &flows {
-        let taken = match &flow.condition {
-            None => true,
-            Some(condition) => instance.holds(condition)?,
-        };
-        if taken {
-            return Ok(Some(flow.target.clone()));
-        }
-    }
-    if flows.is_empty() {
-        return Ok(None);
-    }
-    Err(Refusal::engine(
-        "ProcessEngineException",
-        &format!(
-            "ENGINE-02004 No outgoing sequence flow for the element with id '{left}' could be selected for continuing the process."
-        ),
-    ))
-}
-
-/// Enters an element, and goes on until a user task waits or the instance has ended.
-fn enter(instance: &mut Instance, mut next: Option<String>) -> Result<Option<Task>, Refusal> {
-    let now = SystemTime::now();
-    let definition = Arc::clone(&instance.definition);
-    let mut step = None;
-    // A model may go round in circles.
-    for _ in 0..MAX_STEPS {
-        let Some(id) = &next else { break };
-        match definition.model.element(id) {
-            Element::Task(task) => {
-                step = Some(task);
-                break;
-            }
-            Element::End(end) => {
-                instance
-                    .activities
-                    .push(Activity::passed("noneEndEvent", end, now));
-                next = None;
-            }
-            Element::Decision(decision) => {
-                let passed = Activity::passed("exclusiveGateway", decision, now);
-                instance.activities.push(passed);
-                next = following(instance, id)?;
-            }
-            Element::Other => next = following(instance, id)?,
-        }
-    }
-    let Some(step) = step else {
-        instance.state = State::Completed(now);
-        return Ok(None);
-    };
-    let task = Task {
-        id: new_id(),
-        instance: instance.id.clone(),
-        definition: Arc::clone(&definition),
-        step: step.clone(),
-        assignee: step
-            .assignee
-            .as_deref()
-            .map(|expression| instance.evaluate(expression))
-            .transpose()?,
-        description: step
-            .documentation
-            .as_deref()
-            .map(|text| instance.evaluate(text))
-            .transpose()?,
-        created: now,
-        updated: None,
-    };
-    let passing = Activity::passed("userTask", step, now);
-    instance.activities.push(Activity {
-        task: Some(task.id.clone()),
-        assignee: task.assignee.clone(),
-        ended: None,
-        ..passing
-    });
-    Ok(Some(task))
-}
-
-/// The place that a start instruction names.
-fn place_of(model: &Model, instruction: &Value) -> Option<Entry> {
-    let activity = instruction["activityId"].as_str()?.to_owned();
-    if model.start.id == activity {
-        return Some(Entry::Start);
-    }
-    if model.element(&activity) == Element::Other {
-        return None;
-    }
-    match instruction["type"].as_str()? {
-        "startBeforeActivity" => Some(Entry::Before(activity)),
-        "startAfterActivity" => Some(Entry::After(activity)),
-        _ => None,
     }
 }
 
@@ -665,9 +520,6 @@ fn suspended(task: &str) -> Refusal {
     )
 }
 
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
-
-/// How many elements an instance passes without waiting.
-const MAX_STEPS: usize = 1000;
