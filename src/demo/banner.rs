@@ -22,7 +22,7 @@ pub fn text(gateway: SocketAddr, has_page: bool, engine: &str, alice: &str, bob:
     let (asks, decides) = (ALICE.name, BOB.name);
     let how = if has_page {
         format!(
-            "Open the page, sign in as {asks} and, in a private window, as {decides}. Or paste into another terminal;\n\
+            "Open the page, sign in as {asks} and, in another tab, as {decides}. Or paste into another terminal;\n\
              the tokens last an hour:"
         )
     } else {
