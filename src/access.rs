@@ -10,6 +10,7 @@
 //! person at a task list does, and leaves out what only looks harmless (engine facts §11).
 
 mod builtin;
+mod object_types;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 pub use builtin::Builtin;
+pub use object_types::ObjectTypes;
 
 use crate::identity::Identity;
 use crate::operation::{Catalogue, Guarded, Matched, Operation};
@@ -36,18 +38,26 @@ pub struct Access {
     pub rule: Option<usize>,
     /// What of the request's members may be used.
     pub members: Members,
+    /// The classes that `Object` variables may name.
+    pub object_types: ObjectTypes,
 }
 
 /// What of a request's members a profile may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a permission of its own"
+)]
 pub struct Members {
     /// Members that skip steps of a process (`startInstructions`, `skipCustomListeners`, ...).
     pub skips: bool,
     /// Members that the engine evaluates as code (`...Expression`).
     pub expressions: bool,
     /// Users other than the caller in the operation's `user_fields`; else each of these must be there and
-    /// be the caller's id. Also whether variables may be Java-serialized objects.
+    /// be the caller's id.
     pub others: bool,
+    /// Names and addresses of people, which HAL answers show.
+    pub people: bool,
 }
 
 impl Members {
@@ -66,6 +76,7 @@ impl Members {
 pub struct Profile {
     name: Arc<str>,
     base: Builtin,
+    members: Members,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
 }
@@ -94,6 +105,7 @@ impl Profile {
         };
         profile.allow.extend(named(allow)?);
         profile.deny.extend(named(deny)?);
+        profile.members.people = profile.allows_id(READS_PEOPLE);
         Ok(profile)
     }
 
@@ -101,6 +113,12 @@ impl Profile {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    fn allows_id(&self, id: &str) -> bool {
+        let mut rows = Catalogue::builtin().operations().iter();
+        rows.find(|row| row.id == id)
+            .is_some_and(|row| self.allows(row))
     }
 
     /// Whether the profile allows this row.
@@ -117,6 +135,7 @@ impl From<Builtin> for Profile {
         Self {
             name,
             base,
+            members: base.members(),
             allow: BTreeSet::new(),
             deny: BTreeSet::new(),
         }
@@ -159,6 +178,7 @@ impl When {
 pub struct AccessRules {
     rules: Vec<(When, Arc<Profile>)>,
     default: Arc<Profile>,
+    object_types: ObjectTypes,
 }
 
 impl AccessRules {
@@ -168,6 +188,16 @@ impl AccessRules {
         Self {
             rules: Vec::new(),
             default: Arc::new(default.into()),
+            object_types: ObjectTypes::default(),
+        }
+    }
+
+    /// Lets `Object` variables name these classes, in place of the harmless ones of the language.
+    #[must_use]
+    pub fn with_object_types(self, object_types: ObjectTypes) -> Self {
+        Self {
+            object_types,
+            ..self
         }
     }
 
@@ -200,11 +230,12 @@ impl AccessRules {
         query: Option<&str>,
     ) -> Result<Access, Problem> {
         let (profile, rule) = self.profile_of(caller);
-        let members = profile.base.members();
+        let members = profile.members;
         let access = Access {
             profile: profile.name.clone(),
             rule,
             members,
+            object_types: self.object_types.clone(),
         };
         let operation = match matched {
             Matched::Operation(found) => found.operation,
@@ -223,6 +254,9 @@ impl AccessRules {
         }
     }
 }
+
+/// Who may ask for people may see them in HAL answers too.
+const READS_PEOPLE: &str = "getUserProfile";
 
 /// The ids of the operations that are named, by id or by group.
 fn named(names: &[String]) -> Result<BTreeSet<&'static str>, UnknownOperation> {

@@ -165,7 +165,7 @@ pub struct Limits {
     /// Size of a body that is streamed to the engine. More is 413; 0: unlimited.
     pub request_body: ByteSize,
     /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413. All
-    /// such bodies together may take 64 times that; more are 503.
+    /// such bodies together may take 16 times that; more are 503.
     pub rewritten_body: ByteSize,
     /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
     #[schemars(range(min = 1))]
@@ -583,6 +583,11 @@ pub struct Access {
     /// Profiles of your own, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub profiles: BTreeMap<String, Profile>,
+    /// Java classes that variables of type `Object` may name, as JSON or XML, beside values and collections of the language:
+    /// whole names, or `com.example.orders.*` for a package and what is below it. The engine makes an instance of whatever
+    /// class it is given, which can be running code; `admin` and `transparent` may name any, and they alone may send
+    /// serialized Java objects.
+    pub object_types: Vec<String>,
 }
 
 impl Default for Access {
@@ -591,6 +596,7 @@ impl Default for Access {
             default: "user".to_owned(),
             rules: Vec::new(),
             profiles: BTreeMap::new(),
+            object_types: Vec::new(),
         }
     }
 }

@@ -164,7 +164,7 @@ pub(crate) mod tests {
             last_name: None,
             roles: Vec::new(),
             tenant: None,
-            expires: SystemTime::UNIX_EPOCH,
+            expires: SystemTime::now() + std::time::Duration::from_hours(1),
             claims: Arc::default(),
         })
     }

@@ -38,7 +38,7 @@ pub struct Memory {
 }
 
 impl JsonBodies {
-    /// Bodies of up to `max_bytes`, inclusive; all together may hold as much as 64 of the largest.
+    /// Bodies of up to `max_bytes`, inclusive; all together may hold as much as 16 of the largest.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
         Self {
@@ -191,7 +191,7 @@ const JSON: &str = "application/json";
 const SMALL_BYTES: usize = 64 * 1024;
 
 /// So many of the largest bodies may be held at once; more are 503 `overloaded`.
-const LARGEST_BODIES: u64 = 64;
+const LARGEST_BODIES: u64 = 16;
 
 /// What the caller reads where the body is declared as something else.
 const NOT_JSON: &str =

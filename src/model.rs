@@ -61,7 +61,7 @@ struct Shared {
     /// The path of the engine's REST root.
     root: String,
     /// By the path of a definition with its id.
-    names: Cache<Box<str>, Names>,
+    names: Cache<Box<str>, Model>,
     /// By the path of a definition with its key: the newest one's id.
     newest: Cache<Box<str>, Box<str>>,
     /// Every name that some model uses, and the keys of those models.
@@ -75,11 +75,20 @@ struct Known {
     size: usize,
 }
 
+/// What is kept of a definition.
+#[derive(Debug, Clone)]
+struct Model {
+    key: Option<Box<str>>,
+    names: Names,
+}
+
 /// The definition that a start is believed to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Believed {
     /// The definition's id.
     pub id: Box<str>,
+    /// The key that its versions share.
+    key: Option<Box<str>>,
     /// What to forget if the engine starts another.
     by_key: Option<Box<str>>,
 }
@@ -152,10 +161,23 @@ impl Models {
             operation.kind == Kind::Start && operation.group == "Process Definition";
         if starts_process && !operation.body_paths.is_empty() {
             let definition = parent(&path_of(matched));
-            return Ok(self
-                .of_definition(&definition, by_key(matched))
-                .await?
-                .unwrap_or_default());
+            let Some(mut protected) = self.of_definition(&definition, by_key(matched)).await?
+            else {
+                // The engine will say that there is none; where it starts one all the same, nobody is forged.
+                return Ok(Protected {
+                    names: seen,
+                    believed: None,
+                });
+            };
+            // An instance may be migrated to another version, with its variables.
+            let key = protected.believed.as_ref().and_then(|it| it.key.as_deref());
+            let others = seen.into_iter().filter(|name| {
+                !protected.names.contains(name)
+                    && key.is_some_and(|key| self.known().is_used(name, key))
+            });
+            let others: Vec<_> = others.collect();
+            protected.names.extend(others);
+            return Ok(protected);
         }
         if operation.group == "Condition" {
             let Condition {
@@ -181,14 +203,13 @@ impl Models {
         }
         let names = match self.target(matched).await? {
             Target::Unknown => seen,
-            Target::None => Vec::new(),
             Target::Instance { id, definition } => {
                 let path = self.sibling(matched, "process-definition", &definition);
                 let model = self.of_definition(&path, false).await?.unwrap_or_default();
                 // An instance may have come from another version by migration, with its variables.
-                let of_a_version = |name: &str| {
-                    key_of(&definition).is_some_and(|key| self.known().is_used(name, key))
-                };
+                let key = model.believed.as_ref().and_then(|it| it.key.as_deref());
+                let of_a_version =
+                    |name: &str| key.is_some_and(|key| self.known().is_used(name, key));
                 let (own, others): (Vec<_>, Vec<_>) = seen
                     .into_iter()
                     .partition(|name| model.names.contains(name) || of_a_version(name));
@@ -227,7 +248,7 @@ impl Models {
         let (path, believed) = if by_key {
             let asking = async {
                 match self.ask::<Definition>(path).await? {
-                    Some(Definition { id }) => Ok(id),
+                    Some(Definition { id, .. }) => Ok(id),
                     None => Err(Asked::Nothing),
                 }
             };
@@ -243,7 +264,7 @@ impl Models {
                 Err(Asked::Failed(problem)) => return Err(problem),
             };
             let root = path
-                .find("/process-definition/")
+                .rfind("/process-definition/")
                 .and_then(|at| path.get(..at));
             let by_id = format!(
                 "{}/process-definition/{}",
@@ -254,6 +275,7 @@ impl Models {
                 by_id,
                 Believed {
                     id,
+                    key: None,
                     by_key: Some(path.into()),
                 },
             )
@@ -263,20 +285,30 @@ impl Models {
                 .decode_utf8_lossy()
                 .as_ref()
                 .into();
-            (path.to_owned(), Believed { id, by_key: None })
+            let believed = Believed {
+                id,
+                key: None,
+                by_key: None,
+            };
+            (path.to_owned(), believed)
         };
         let asking = async {
             let xml = self
                 .ask::<Xml>(&format!("{path}/xml"))
                 .await?
                 .ok_or(Asked::Nothing)?;
+            let key = match key_of(&believed.id) {
+                Some(key) => Some(key.into()),
+                None => self.ask::<Definition>(&path).await?.and_then(|it| it.key),
+            };
             let names = xml
                 .bpmn20_xml
                 .as_deref()
-                .and_then(|xml| bpmn::initiators(xml, key_of(&believed.id)))
+                .and_then(|xml| bpmn::initiators(xml, key.as_deref()))
                 .ok_or(Asked::Failed(Problem::ModelUnavailable))?;
-            self.learn(&names, key_of(&believed.id));
-            Ok(Names::from(names))
+            self.learn(&names, key.as_deref());
+            let names = names.into();
+            Ok(Model { key, names })
         };
         match self
             .0
@@ -285,9 +317,9 @@ impl Models {
             .await
             .map_err(|error: Arc<Asked>| (*error).clone())
         {
-            Ok(names) => Ok(Some(Protected {
+            Ok(Model { key, names }) => Ok(Some(Protected {
                 names: names.to_vec(),
-                believed: Some(believed),
+                believed: Some(Believed { key, ..believed }),
             })),
             Err(Asked::Nothing) => Ok(None),
             Err(Asked::Failed(problem)) => Err(problem),
@@ -309,9 +341,9 @@ impl Models {
                 return Ok(
                     match (owned.process_instance_id, owned.process_definition_id) {
                         (Some(id), Some(definition)) => Target::Instance { id, definition },
-                        // A case that a process calls may hand its variables back too.
-                        _ if owned.case_instance_id.is_some() => Target::Unknown,
-                        _ => Target::None,
+                        // A case that a process calls may hand its variables back too, and a task below another
+                        // writes through it into its process (engine: a parent task is a task's outer scope).
+                        _ => Target::Unknown,
                     },
                 );
             }
@@ -478,8 +510,6 @@ impl From<Asked> for Problem {
 enum Target {
     /// The request does not say which instances it means, or the engine does not know the id there.
     Unknown,
-    /// A task that belongs to no process.
-    None,
     Instance {
         id: Box<str>,
         definition: Box<str>,
@@ -489,6 +519,7 @@ enum Target {
 #[derive(Deserialize)]
 struct Definition {
     id: Box<str>,
+    key: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -499,11 +530,9 @@ struct Xml {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_field_names, reason = "the engine's names")]
 struct Owned {
     process_definition_id: Option<Box<str>>,
     process_instance_id: Option<Box<str>>,
-    case_instance_id: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -562,8 +591,7 @@ fn by_key(matched: &Match) -> bool {
     matched.param("key").is_some()
 }
 
-/// `order` of `order:3:f443b8c5-...`; a long key is left out by the engine, and then all processes of the
-/// model count.
+/// `order` of `order:3:f443b8c5-...`; a long key is left out by the engine.
 fn key_of(definition_id: &str) -> Option<&str> {
     let mut parts = definition_id.rsplitn(3, ':');
     let (_, _, key) = (parts.next(), parts.next(), parts.next());

@@ -82,7 +82,9 @@ pub enum Response {
     Json,
     /// JSON with absolute links in `links[].href`.
     Links,
-    /// Not to be parsed: files, forms, HTML, CSV, HAL.
+    /// JSON, or HAL where the client asks for it, which shows the people and groups that it names.
+    Hal,
+    /// Not to be parsed: files, forms, HTML, CSV.
     Opaque,
 }
 
@@ -386,6 +388,7 @@ impl Response {
         match word {
             "json" => Self::Json,
             "links" => Self::Links,
+            "json|hal" => Self::Hal,
             _ => Self::Opaque,
         }
     }

@@ -10,7 +10,8 @@
 //!    unescaping, as the engine does. An object that is only skipped may repeat names: nothing in it is
 //!    looked at or changed.
 //! 3. No escaped surrogate without its other half, in names and in values.
-//! 4. At most [`MAX_DEPTH`] levels of nesting, as in the engine. What the peer nests costs one bit a
+//! 4. At most [`MAX_MEMBERS`] members in all objects that are walked.
+//! 5. At most [`MAX_DEPTH`] levels of nesting, as in the engine. What the peer nests costs one bit a
 //!    level, no stack: only the places that the caller walks recurse.
 //!
 //! **Why no parser underneath.** `serde_json`'s `RawValue` finds values by offset too, but a pass over
@@ -64,6 +65,10 @@ use scan::unescape;
 /// The deepest nesting that is read: the engine's own bound (engine fact "nesting > 1000": 500).
 pub const MAX_DEPTH: usize = 1000;
 
+/// The members of walked objects that are read in one body. Each costs memory and time, and a body of tiny ones
+/// has millions; a process has some dozens of variables.
+pub const MAX_MEMBERS: usize = 100_000;
+
 /// What a JSON value is, told from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -112,6 +117,8 @@ pub struct Reader<'a> {
     objects: [u64; MAX_DEPTH.div_ceil(64)],
     /// The spans of the names of all objects being walked; each object has its tail of the list.
     names: Vec<Range<usize>>,
+    /// The members of walked objects so far.
+    members: usize,
     refused_ending: Option<&'static str>,
     /// In the order of the text, without overlaps.
     edits: Vec<(Range<usize>, String)>,
@@ -133,6 +140,7 @@ impl<'a> Reader<'a> {
             text,
             at: 0,
             depth: 0,
+            members: 0,
             objects: [0; MAX_DEPTH.div_ceil(64)],
             names: Vec::new(),
             refused_ending: None,
@@ -198,6 +206,10 @@ impl<'a> Reader<'a> {
         loop {
             self.blanks();
             let name = self.name()?;
+            self.members += 1;
+            if self.members > MAX_MEMBERS {
+                return Err(SpliceError::TooMany { at: name.start }.into());
+            }
             self.names.push(name.clone());
             if let Some(from) = leading.take() {
                 self.cut(from..name.start);

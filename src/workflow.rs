@@ -240,17 +240,8 @@ impl<S> Asking<S> {
         B: HttpBody<Data = Bytes> + From<Bytes>,
         B::Error: Into<BoxError>,
     {
-        let defaults = match translation {
-            Translation::Read(defaults) => defaults,
-            Translation::Start
-            | Translation::Complete
-            | Translation::Claim
-            | Translation::Unclaim
-            | Translation::Suspend(_)
-            | Translation::Delete => &[],
-        };
         let (mut head, body) = request.into_parts();
-        let query = query(head.uri.query(), defaults)?;
+        let query = query(head.uri.query(), translation.defaults())?;
         head.uri = self.target(path, &query)?;
         head.headers
             .insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -287,11 +278,12 @@ impl<S> Asking<S> {
                     counted(answer.map_err(Into::into)?).await
                 }
             };
+            let [processes, active, completed, tasks] = COUNTS;
             try_join4(
-                count("/process-definition/count", "latestVersion=true"),
-                count("/process-instance/count", ""),
-                count("/history/process-instance/count", "finished=true"),
-                count("/task/count", ""),
+                count(processes.0, processes.1),
+                count(active.0, active.1),
+                count(completed.0, completed.1),
+                count(tasks.0, tasks.1),
             )
         };
         let (total_processes, active_instances, completed_instances, active_tasks) = counts.await?;
@@ -365,6 +357,80 @@ where
     declare(&mut head.headers, &json);
     Ok((Request::from_parts(head, json.into()), memory))
 }
+
+/// What the workflow API makes of a request, before anybody sends it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is none of its routes: it goes the transparent way.
+    Transparent,
+    /// The path is one of its routes, with these methods.
+    OtherMethods(String),
+    /// The gateway knows the answer itself.
+    Own,
+    /// The answer is made of counts: a GET of each of these paths and queries.
+    Counts([(&'static str, &'static str); 4]),
+    /// The engine is asked once.
+    Engine {
+        /// With this method.
+        method: Method,
+        /// At this path below the prefix, with its query.
+        target: String,
+        /// What becomes of the body, where something does.
+        body: Option<&'static str>,
+    },
+}
+
+/// Says what a request means whose normalized path below the prefix is `path`.
+///
+/// # Examples
+/// ```
+/// use bpmgate::workflow::{Meaning, meaning};
+/// let Meaning::Engine { method, target, .. } = meaning(&http::Method::POST, "/instances/7/suspend", None)? else {
+///     unreachable!();
+/// };
+/// assert_eq!((method.as_str(), &*target), ("PUT", "/process-instance/7/suspended"));
+/// # Ok::<_, bpmgate::Problem>(())
+/// ```
+///
+/// # Errors
+/// 400 for a query that is refused.
+pub fn meaning(method: &Method, path: &str, asked: Option<&str>) -> Result<Meaning, Problem> {
+    let (call, parameter) = match route::find(method, path) {
+        Found::None => return Ok(Meaning::Transparent),
+        Found::OtherMethods(allow) => return Ok(Meaning::OtherMethods(allow)),
+        Found::Call(call, parameter) => (call, parameter),
+    };
+    Ok(match call {
+        Call::User => Meaning::Own,
+        Call::Statistics => Meaning::Counts(COUNTS),
+        Call::Engine(template, translation) => {
+            let query = query(asked, translation.defaults())?;
+            let mark = if query.is_empty() { "" } else { "?" };
+            let method = match translation {
+                Translation::Suspend(_) => &Method::PUT,
+                Translation::Read(_)
+                | Translation::Start
+                | Translation::Complete
+                | Translation::Claim
+                | Translation::Unclaim
+                | Translation::Delete => method,
+            };
+            Meaning::Engine {
+                method: method.clone(),
+                target: [&template.replace("{}", parameter), mark, &query].concat(),
+                body: translation.of_the_body(),
+            }
+        }
+    })
+}
+
+/// What [`Call::Statistics`] counts: processes, their running and their ended instances, tasks.
+const COUNTS: [(&str, &str); 4] = [
+    ("/process-definition/count", "latestVersion=true"),
+    ("/process-instance/count", ""),
+    ("/history/process-instance/count", "finished=true"),
+    ("/task/count", ""),
+];
 
 /// The query with what is asked unless the caller says otherwise.
 fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> Result<String, Problem> {

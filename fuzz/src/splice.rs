@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use bpmgate::access::{Access, Builtin};
+use bpmgate::access::{Access, Builtin, ObjectTypes};
 use bpmgate::identity::{Identity, Parts};
 use bpmgate::initiator::{Messages, Plan, Settings, plan};
 use bpmgate::operation::{Catalogue, Matched};
@@ -107,6 +107,7 @@ fn rewritten(request: &Request, profile: Builtin, body: &[u8]) -> Option<Vec<u8>
     let access = Access {
         profile: Arc::from(profile.as_str()),
         rule: None,
+        object_types: ObjectTypes::default(),
         members: profile.members(),
     };
     let model = ["starter".into()];

@@ -62,6 +62,7 @@ impl Builtin {
             skips,
             expressions,
             others: skips,
+            people: expressions,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Every answer comes from the code that decides real requests; nothing is sent, and the body is not known, so what
 //! depends on it is told as a rule. With a token its caller's profile decides; without one every profile is told.
 
-use http::Request;
+use http::{Method, Request};
 
 use super::explain_token::{chosen_by, examine, plain, quiet, read};
 use super::{ExplainRequest, Failure, print, serve, tell_warnings};
@@ -16,6 +16,7 @@ use crate::layer::{Check as _, MatchOperation, OWN_PATHS, RewritePath};
 use crate::operation::{Encoding, Guarded, Matched, Operation};
 use crate::path::{normalize, strip_prefix};
 use crate::problem::Problem;
+use crate::workflow::{self, Meaning};
 
 /// Explains the request.
 pub(super) fn run(explain: ExplainRequest) -> Result<(), Failure> {
@@ -58,11 +59,7 @@ struct Explained {
 
 impl Explained {
     /// Tells path, prefix and operation; `None` where the gateway answers itself.
-    fn new(
-        method: &http::Method,
-        target: &str,
-        resources: &Resources,
-    ) -> Result<Option<Self>, Failure> {
+    fn new(method: &Method, target: &str, resources: &Resources) -> Result<Option<Self>, Failure> {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
@@ -93,7 +90,12 @@ impl Explained {
         line("prefix", prefix.unwrap_or_default())?;
         let uri = match query {
             Some(query) => format!("{normal}?{query}"),
-            None => normal.into_owned(),
+            None => normal.clone().into_owned(),
+        };
+        let (method, uri) = match translated(method, &normal, query, resources)? {
+            Translated::NoRoute => (method.clone(), uri),
+            Translated::Into(method, uri) => (method, uri),
+            Translated::Answered => return Ok(None),
         };
         let request = Request::builder().method(method).uri(uri).body(());
         let mut request = request.map_err(|error| Failure::Running(error.into()))?;
@@ -250,6 +252,76 @@ impl Explained {
             .map_err(|problem| refused(&problem))?;
         let (method, uri) = (self.request.method(), self.request.uri());
         line("engine", &format!("{method} {uri}"))
+    }
+}
+
+/// What the workflow API makes of a request.
+enum Translated {
+    /// It is none of its routes, or it is not served.
+    NoRoute,
+    /// The request that goes on in its place.
+    Into(Method, String),
+    /// Nothing goes on.
+    Answered,
+}
+
+/// Tells what the workflow API makes of a request.
+fn translated(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    resources: &Resources,
+) -> Result<Translated, Failure> {
+    let Some(prefix) = &resources.workflow_prefix else {
+        return Ok(Translated::NoRoute);
+    };
+    let Some(rest) = strip_prefix(std::slice::from_ref(prefix), path) else {
+        return Ok(Translated::NoRoute);
+    };
+    let meaning = workflow::meaning(method, rest, query).or_else(|problem| {
+        line(
+            "workflow API",
+            &format!("refused, in every profile: {}", in_short(&problem)),
+        )?;
+        line("  because", &problem.detail())?;
+        Err(refused(&problem))
+    })?;
+    match meaning {
+        Meaning::Transparent => Ok(Translated::NoRoute),
+        Meaning::OtherMethods(allow) => {
+            line("workflow API", &format!("none: this path takes {allow}"))?;
+            Err(refused(&Problem::MethodNotAllowed(allow.into())))
+        }
+        Meaning::Own => {
+            line(
+                "answered",
+                "by the gateway itself: whom the token speaks for",
+            )?;
+            Ok(Translated::Answered)
+        }
+        Meaning::Counts(counts) => {
+            line(
+                "answered",
+                "with four counts, each asked as the caller's own request",
+            )?;
+            for (path, query) in counts {
+                let mark = if query.is_empty() { "" } else { "?" };
+                line("  count", &format!("GET {prefix}{path}{mark}{query}"))?;
+            }
+            Ok(Translated::Answered)
+        }
+        Meaning::Engine {
+            method,
+            target,
+            body,
+        } => {
+            let uri = format!("{prefix}{target}");
+            line("workflow API", &format!("goes on as {method} {uri}"))?;
+            if let Some(body) = body {
+                line("  body", body)?;
+            }
+            Ok(Translated::Into(method, uri))
+        }
     }
 }
 

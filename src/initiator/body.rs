@@ -218,21 +218,28 @@ impl Walk<'_> {
         })
     }
 
-    /// Reads `{"value":…,"type":…,"valueInfo":{…}}`, each member once; for those who act for themselves
-    /// alone no `Object` that Java would deserialize.
+    /// Reads `{"value":…,"type":…,"valueInfo":{…}}`, each member once; an `Object` names the Java class that the
+    /// engine makes of the value, so for those who may not run code it must be a known one.
     fn typed_value(&self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
-        let mut is_object = false;
-        let mut format = None;
+        let (mut is_object, mut type_name, mut format) = (false, None, None);
         reader.object(|reader, member| {
             match (member, reader.kind()?) {
                 // The case of a type's name counts only behind its first letter (engine fact).
                 ("type", Kind::String) => {
                     is_object = matches!(&*reader.str()?, "Object" | "object");
                 }
-                ("valueInfo", Kind::Object) if !self.access.members.others => {
+                ("valueInfo", Kind::Object) if !self.access.members.expressions => {
                     reader.object(|reader, member| {
-                        if member == "serializationDataFormat" && reader.kind()? == Kind::String {
-                            format = Some(reader.str()?.into_owned());
+                        let text = match member {
+                            "objectTypeName" => &mut type_name,
+                            "serializationDataFormat" => &mut format,
+                            _ => {
+                                reader.skip()?;
+                                return Ok(Fate::Keep);
+                            }
+                        };
+                        if reader.kind()? == Kind::String {
+                            *text = Some(reader.str()?.into_owned());
                         } else {
                             reader.skip()?;
                         }
@@ -245,8 +252,10 @@ impl Walk<'_> {
             }
             Ok::<_, Refusal>(Fate::Keep)
         })?;
-        let is_java = format.is_none_or(|format| format.trim().eq_ignore_ascii_case(JAVA));
-        if !self.access.members.others && is_object && is_java {
+        let object_types = &self.access.object_types;
+        let may = self.access.members.expressions
+            || object_types.allow(type_name.as_deref(), format.as_deref());
+        if is_object && !may {
             return Err(Refusal::Problem(self.denied("type: Object")));
         }
         Ok(())
@@ -372,6 +381,3 @@ fn expect(
 
 /// `POST /process-instance/variables-async`: sets variables of many instances by name.
 const VARIABLES_ASYNC: &str = "setVariablesAsyncOperation";
-
-/// The format of values that Java deserializes; also the engine's default for the type `Object`.
-const JAVA: &str = "application/x-java-serialized-object";

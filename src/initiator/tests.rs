@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::access::Members;
+use crate::access::{Members, ObjectTypes};
 use crate::identity::Parts;
 use crate::operation::{Catalogue, Guarded, Matched};
 
@@ -35,7 +35,7 @@ fn identity(email: Option<&str>) -> Identity {
         last_name: None,
         roles: vec![],
         tenant: None,
-        expires: SystemTime::UNIX_EPOCH,
+        expires: SystemTime::now() + std::time::Duration::from_hours(1),
         claims: Arc::default(),
     })
 }
@@ -48,10 +48,12 @@ fn profile(guarded_allowed: bool, own_user_only: bool) -> Access {
     Access {
         profile: "p".into(),
         rule: None,
+        object_types: ObjectTypes::default(),
         members: Members {
             skips: guarded_allowed,
             expressions: guarded_allowed,
             others: !own_user_only,
+            people: false,
         },
     }
 }
@@ -916,7 +918,7 @@ fn members_that_name_a_user_must_be_there_and_be_the_caller() {
 }
 
 #[test]
-fn java_objects_are_refused_to_those_who_act_for_themselves_alone() {
+fn objects_of_unknown_classes_are_refused_to_those_who_may_not_run_code() {
     for (value, denied) in [
         (r#"{"type":"Object","value":"x"}"#, true),
         (r#"{"value":"x","\u0074ype":"object"}"#, true),
@@ -935,7 +937,19 @@ fn java_objects_are_refused_to_those_who_act_for_themselves_alone() {
         ),
         (
             r#"{"valueInfo":{"serializationDataFormat":"application/json"},"type":"Object"}"#,
+            true,
+        ),
+        (
+            r#"{"valueInfo":{"objectTypeName":"java.util.ArrayList","serializationDataFormat":"application/json"},"type":"Object"}"#,
             false,
+        ),
+        (
+            r#"{"valueInfo":{"objectTypeName":"java.util.ArrayList"},"type":"Object"}"#,
+            true,
+        ),
+        (
+            r#"{"valueInfo":{"object\u0054ypeName":"org.apache.ibatis.datasource.unpooled.UnpooledDataSource","serializationDataFormat":"application/json"},"type":"Object"}"#,
+            true,
         ),
         (r#"{"type":"OBJECT"}"#, false),
         (r#"{"type":"String","value":"Object"}"#, false),

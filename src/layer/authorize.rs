@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use http::Request;
+use http::header::{ACCEPT, HeaderValue};
 
 use super::checked::{Check, CheckLayer};
 use crate::access::AccessRules;
 use crate::identity::Identity;
-use crate::operation::Matched;
+use crate::operation::{Matched, Response};
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -63,6 +64,14 @@ impl Check for Authorize {
             }
         }
         let access = self.rules.decide(caller, matched, request.uri().query())?;
+        if let Matched::Operation(found) = matched
+            && found.operation.response == Response::Hal
+            && !access.members.people
+        {
+            request
+                .headers_mut()
+                .insert(ACCEPT, HeaderValue::from_static("application/json"));
+        }
         request.extensions_mut().insert(access);
         Ok(())
     }

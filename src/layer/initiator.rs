@@ -49,6 +49,7 @@
 //! request.extensions_mut().insert(Access {
 //!     profile: "user".into(),
 //!     rule: None,
+//!     object_types: Default::default(),
 //!     members: Builtin::User.members(),
 //! });
 //! let mut alice = Parts::new("https://id.example", "alice", SystemTime::now());
@@ -72,6 +73,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Request;
@@ -264,6 +266,11 @@ where
 {
     let (mut head, body) = request.into_parts();
     let (received, memory) = shared.bodies.read(&head.headers, body).await?;
+    // Whoever sends a body for hours would else act with a token that has long ended.
+    let latest = caller.identity.expires() + LATE_BODY;
+    if latest < SystemTime::now() {
+        return Err(Problem::TokenExpired);
+    }
     let apply = |model: &[Box<str>]| {
         rules.apply(
             &shared.settings,
@@ -309,9 +316,8 @@ where
     Ok((Request::from_parts(head, B::from(body)), memory))
 }
 
-/// Refuses a variable by upload to those who act for themselves alone: a part of it may name a Java class
-/// that the engine would make of the rest (engine fact, "Multipart, binary, long polls"), and such a body
-/// is not read.
+/// Refuses a variable by upload to those who may not run code: a part of it may name a Java class that the
+/// engine would make of the rest (engine fact, "Multipart, binary, long polls"), and such a body is not read.
 fn check_upload(matched: Option<&Matched>, access: Option<&Access>) -> Result<(), Problem> {
     let Some(Matched::Operation(matched)) = matched else {
         return Ok(());
@@ -323,7 +329,7 @@ fn check_upload(matched: Option<&Matched>, access: Option<&Access>) -> Result<()
         return Ok(());
     }
     let access = access.ok_or(Problem::Misconfigured("initiator: no access decision"))?;
-    if access.members.others {
+    if access.members.expressions {
         return Ok(());
     }
     Err(Problem::denied_member(
@@ -389,6 +395,9 @@ impl<F, R> std::fmt::Debug for InitiatorFuture<F, R> {
         f.debug_struct("InitiatorFuture").finish_non_exhaustive()
     }
 }
+
+/// How long after its token's end a request's body may have arrived.
+const LATE_BODY: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests;

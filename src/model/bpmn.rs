@@ -51,6 +51,10 @@ pub(super) fn initiators(xml: &str, key: Option<&str>) -> Option<Vec<Box<str>>> 
                     let name = attribute
                         .normalized_value(quick_xml::XmlVersion::Implicit1_0)
                         .ok()?;
+                    // The engine shows a document that is no UTF-8 with its letters lost.
+                    if name.contains('\u{fffd}') {
+                        return None;
+                    }
                     let names = of_key.as_mut().filter(|_| has_key);
                     for names in names.into_iter().chain([&mut of_all]) {
                         if !name.is_empty() && !names.iter().any(|known| **known == *name) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::access::{AccessRules, Builtin, Profile, When};
+use crate::access::{AccessRules, Builtin, ObjectTypes, Profile, When};
 use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode};
@@ -159,7 +159,8 @@ fn request_body(config: &Config) -> Option<u64> {
 
 /// The rules of `[access]`.
 fn access(table: &config::Access) -> Result<AccessRules, BoxError> {
-    let rules = AccessRules::new(profile(table, &table.default, table.profiles.len())?);
+    let rules = AccessRules::new(profile(table, &table.default, table.profiles.len())?)
+        .with_object_types(ObjectTypes::new(&table.object_types));
     table.rules.iter().try_fold(rules, |rules, rule| {
         let when = When {
             role: rule.when.role.clone(),

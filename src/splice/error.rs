@@ -1,6 +1,6 @@
 //! Why a body is refused.
 
-use super::{Kind, MAX_DEPTH};
+use super::{Kind, MAX_DEPTH, MAX_MEMBERS};
 
 /// Why a body is refused: it is not the JSON that can be read in one way only.
 ///
@@ -37,6 +37,12 @@ pub enum SpliceError {
     #[error("the body nests deeper than {MAX_DEPTH} levels at byte {at}: send a flatter one")]
     TooDeep {
         /// Where the level beyond begins.
+        at: usize,
+    },
+    /// More than [`MAX_MEMBERS`] members of objects that are walked.
+    #[error("the body has more than {MAX_MEMBERS} members at byte {at}: send fewer at a time")]
+    TooMany {
+        /// Where the member beyond begins.
         at: usize,
     },
     /// A name twice in an object that is walked.

@@ -233,6 +233,30 @@ fn a_thousand_levels_are_read_and_one_more_is_refused() {
 }
 
 #[test]
+fn a_body_of_very_many_tiny_members_is_refused_and_a_full_one_is_not() {
+    let body = |members: usize| {
+        let members: Vec<String> = (0..members).map(|at| format!("\"{at}\":1")).collect();
+        format!("{{\"variables\":{{{}}}}}", members.join(","))
+    };
+    let read = |body: &str| {
+        let mut reader = Reader::new(body.as_bytes())?;
+        reader.object(|reader, _| {
+            reader.object(|reader, _| {
+                reader.skip()?;
+                Ok::<_, SpliceError>(Fate::Keep)
+            })?;
+            Ok::<_, SpliceError>(Fate::Keep)
+        })?;
+        reader.finish()
+    };
+    assert_eq!(read(&body(MAX_MEMBERS - 1)), Ok(None));
+    assert!(matches!(
+        read(&body(MAX_MEMBERS)),
+        Err(SpliceError::TooMany { .. })
+    ));
+}
+
+#[test]
 fn removing_leaves_json_and_every_other_byte() {
     for (body, remove, edited) in [
         (r#"{"a":1}"#, &["a"][..], "{}"),

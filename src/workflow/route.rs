@@ -43,6 +43,34 @@ pub(super) enum Translation {
     Delete,
 }
 
+impl Translation {
+    /// The parameters that are added to the query where it does not have them.
+    pub(super) fn defaults(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Read(defaults) => defaults,
+            Self::Start
+            | Self::Complete
+            | Self::Claim
+            | Self::Unclaim
+            | Self::Suspend(_)
+            | Self::Delete => &[],
+        }
+    }
+
+    /// What becomes of the body, in words.
+    pub(super) fn of_the_body(self) -> Option<&'static str> {
+        match self {
+            Self::Read(_) => None,
+            Self::Start | Self::Complete => Some("plain variables get a type, typed ones pass"),
+            Self::Claim => Some("without `userId` the caller's is written"),
+            Self::Unclaim => Some("is left out"),
+            Self::Suspend(true) => Some(r#"is `{"suspended":true}`"#),
+            Self::Suspend(false) => Some(r#"is `{"suspended":false}`"#),
+            Self::Delete => Some("is left out; a `reason` goes into the audit log"),
+        }
+    }
+}
+
 /// What a method and a path below the prefix mean.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {

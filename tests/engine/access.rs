@@ -146,7 +146,7 @@ async fn what_looks_harmless_is_refused_to_users_and_done_by_the_engine() {
         };
 
         let before = state().await;
-        let url = gateway.url(&format!("/api/{path}"));
+        let url = gateway.url(&format!("/engine-rest/{path}"));
         let answer = ask(&row.method, &url, &issuer.bearer(ADA), &body).await;
         let refused = answer.status == 403 && {
             let problem = answer.json();
@@ -366,7 +366,7 @@ deny = ["fetchAndLock"]
             profile => issuer.bearer_with(ADA, &json!({"org": {"profile": profile}})),
         };
         let target = Target::start(engine, &gateway, &issuer, crate::support::target::KEY).await;
-        let url = gateway.url(&format!("/api/{}", target.fill(path).await));
+        let url = gateway.url(&format!("/engine-rest/{}", target.fill(path).await));
         let body = body.replace("UID", "madeByAnAdmin");
         let answer = ask(method, &url, &bearer, &body).await;
         assert_eq!(

@@ -21,6 +21,7 @@ mod events;
 mod later;
 mod model;
 mod openapi;
+mod review;
 mod starts;
 mod support;
 mod tricks;

@@ -309,6 +309,14 @@ async fn a_request_is_explained_for_every_profile() {
         ("bad_path", "GET", "/api/task;a=b", 1),
         ("elsewhere", "GET", "/other/task", 1),
         ("own", "GET", "/health", 0),
+        ("workflow_start", "POST", "/api/processes/order/start", 0),
+        ("workflow_suspend", "POST", "/api/instances/7/suspend", 0),
+        ("workflow_list", "GET", "/api/processes?key=a", 0),
+        ("workflow_other_method", "PUT", "/api/tasks/7", 1),
+        ("workflow_bad_page", "GET", "/api/tasks?maxResults=-1", 1),
+        ("workflow_statistics", "GET", "/api/statistics", 0),
+        ("workflow_user", "GET", "/api/user", 0),
+        ("workflow_elsewhere", "GET", "/engine-rest/tasks", 0),
     ] {
         let explained = here.run(&["explain-request", method, path], "").await;
         assert_eq!(explained.code, Some(code), "{name}: {}", explained.stdout);

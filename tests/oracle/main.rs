@@ -16,7 +16,7 @@ use std::io::{BufWriter, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use bpmgate::access::{Access, Builtin};
+use bpmgate::access::{Access, Builtin, ObjectTypes};
 use bpmgate::identity::{Identity, Parts};
 use bpmgate::initiator::{Plan, Settings, plan};
 use bpmgate::operation::{Catalogue, Matched};
@@ -122,6 +122,7 @@ fn the_engine_reads_in_every_spliced_body_what_the_gateway_promises() {
         let access = Access {
             profile: "user".into(),
             rule: None,
+            object_types: ObjectTypes::default(),
             members: if user {
                 Builtin::User
             } else {

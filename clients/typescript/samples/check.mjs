@@ -10,7 +10,10 @@ import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const OUT = join(HERE, "out");
-const GUIDES = ["../README.md", "../../../docs/typescript.md", "../../../docs/nextjs.md"];
+const GUIDES = [
+  "../README.md",
+  ...["clerk", "migration", "nextjs", "typescript", "workflow-api"].map((name) => `../../../docs/${name}.md`),
+];
 const APPLICATIONS = ["clerk", "oidc"];
 
 rmSync(OUT, { recursive: true, force: true });

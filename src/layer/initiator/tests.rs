@@ -9,7 +9,7 @@ use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
 use super::*;
-use crate::access::Builtin;
+use crate::access::{Builtin, ObjectTypes};
 use crate::identity::Parts;
 use crate::initiator::{Names, Restarts};
 use crate::operation::Catalogue;
@@ -93,7 +93,7 @@ fn alice() -> Identity {
         last_name: None,
         roles: vec![],
         tenant: None,
-        expires: SystemTime::UNIX_EPOCH,
+        expires: SystemTime::now() + Duration::from_hours(1),
         claims: Arc::default(),
     })
 }
@@ -110,6 +110,7 @@ fn request(method: &Method, path: &str, headers: &[(&str, &str)], body: Script) 
     extensions.insert(Access {
         profile: "user".into(),
         rule: None,
+        object_types: ObjectTypes::default(),
         members: Builtin::User.members(),
     });
     request
@@ -497,7 +498,7 @@ fn readiness_is_the_inner_services_and_its_error_becomes_a_problem() {
 }
 
 #[test]
-fn a_variable_by_upload_is_for_those_who_may_act_for_others() {
+fn a_variable_by_upload_is_for_those_who_may_run_code() {
     let path = "/task/1/variables/photo/data";
     let headers = [("content-type", "multipart/form-data; boundary=x")];
     let upload = |profile: Builtin| {
@@ -505,19 +506,37 @@ fn a_variable_by_upload_is_for_those_who_may_act_for_others() {
         request.extensions_mut().insert(Access {
             profile: profile.as_str().into(),
             rule: None,
+            object_types: ObjectTypes::default(),
             members: profile.members(),
         });
         request
     };
-    assert_eq!(
-        refused(upload(Builtin::User)),
-        Problem::denied_member("setBinaryTaskVariable", "user", "multipart/form-data")
-    );
-    passed(upload(Builtin::Operator));
+    for profile in [Builtin::User, Builtin::Operator] {
+        let (operation, part) = ("setBinaryTaskVariable", "multipart/form-data");
+        let denied = Problem::denied_member(operation, profile.as_str(), part);
+        assert_eq!(refused(upload(profile)), denied);
+    }
+    passed(upload(Builtin::Admin));
     // An attachment is no variable.
     passed(post(
         "/task/1/attachment/create",
         &headers,
         Script::of(&["--x--"]),
     ));
+}
+
+#[test]
+fn a_body_that_arrives_long_after_its_tokens_end_starts_nothing() {
+    let json = [("content-type", "application/json")];
+    for (ago, is_late) in [(59, false), (61, true)] {
+        let mut request = post(START, &json, Script::of(&["{}"]));
+        let ended = SystemTime::now() - Duration::from_secs(ago);
+        let parts = Parts::new("https://issuer.example", "alice", ended);
+        request.extensions_mut().insert(Identity::new(parts));
+        if is_late {
+            assert_eq!(refused(request), Problem::TokenExpired);
+        } else {
+            passed(request);
+        }
+    }
 }
