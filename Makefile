@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
+.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -9,8 +9,29 @@ ARGS ?=
 help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## Try it with nothing else installed: issuer, engine, gateway
-	cargo run -- demo $(ARGS)
+demo: ## Try it with nothing else installed: issuer, engine, gateway; with Node.js its page too
+	@$(MAKE) --no-print-directory frontend || echo 'warning: the page of the demo was not built' >&2
+	cargo run --features demo-app -- demo $(ARGS)
+
+frontend: examples/frontend/dist/index.html ## Build the example frontend, which the demo shows
+
+node:
+	@command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' || { \
+	  echo 'error: the page needs Node.js 20.19 or newer, with npm' >&2; exit 1; }
+
+CLIENT := clients/typescript
+FRONTEND := examples/frontend
+NPM_CI := npm ci --no-audit --no-fund --loglevel=error
+
+$(CLIENT)/dist/index.js: $(wildcard $(CLIENT)/*.json) $(shell find $(CLIENT)/src -type f) | node
+	cd $(CLIENT) && $(NPM_CI) && npm run build
+	@touch $@
+
+# The crate looks at the folder when this file of it is new.
+$(FRONTEND)/dist/index.html: $(CLIENT)/dist/index.js $(FRONTEND)/index.html $(FRONTEND)/vite.config.ts \
+		$(wildcard $(FRONTEND)/*.json) $(shell find $(FRONTEND)/src $(FRONTEND)/public -type f)
+	cd $(FRONTEND) && $(NPM_CI) && npm run build
+	@touch $@ src/demo/page.rs
 
 run: ## Run the gateway with ./config.toml
 	cargo run -- serve $(ARGS)
@@ -26,6 +47,10 @@ test-rust: ## Run the tests that need nothing but Rust
 
 test-acceptance: jdk ## Run the tests against a real engine alone
 	cargo test --features acceptance --test engine
+
+test-browser: frontend ## Drive the demo in Chromium, before the engine in memory; ENGINE=operaton for a real one
+	cargo build --features demo-app
+	cd tests/browser && $(NPM_CI) && npm test
 
 BODIES ?= 2000000
 SEED ?= 1
@@ -71,7 +96,7 @@ jdk:
 	  exit 1; }
 
 # What a library user may switch on; the default set is `cli`.
-FEATURES := fetch server cli acceptance
+FEATURES := fetch server cli demo-app acceptance
 
 lint: ## Check format, lints, documentation, licences and bans, with each feature set
 	cargo fmt --check

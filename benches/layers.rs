@@ -199,6 +199,7 @@ fn whole(c: &mut Criterion) {
         trusted_proxies: TrustedProxies::default(),
         preserve_host: true,
         credentials: CredentialsLayer::basic("demo", "demo"),
+        pages: None,
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone(),
         access: Arc::new(AccessRules::new(Builtin::User)),

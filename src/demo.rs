@@ -8,7 +8,10 @@ pub mod banner;
 pub mod engine;
 pub mod issuer;
 mod listening;
+pub mod page;
+pub mod people;
 pub mod raw;
+pub mod sign_in;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};

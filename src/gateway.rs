@@ -24,7 +24,7 @@ use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
-    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, ProblemLayer,
+    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer,
     RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
 use crate::model::{ModelSettings, Models};
@@ -48,6 +48,8 @@ pub struct Resources {
     pub preserve_host: bool,
     /// The engine's own account.
     pub credentials: CredentialsLayer,
+    /// Pages of the gateway's own beside its usual ones.
+    pub pages: Option<Pages>,
     /// Which origins may read answers.
     pub cors: CorsLayer,
     /// Whose tokens are taken.
@@ -120,7 +122,9 @@ where
         .as_deref()
         .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
-        .with_document(document, r.public_url.as_deref());
+        .with_document(document, r.public_url.as_deref())
+        .with_pages(r.pages.clone());
+    let pages = r.pages.iter().map(Pages::path);
 
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
@@ -136,7 +140,11 @@ where
         // the gateway's own routes need no token
         .layer(RouteLayer::new(
             own,
-            OWN_PATHS.map(str::to_owned).to_vec(),
+            OWN_PATHS
+                .into_iter()
+                .chain(pages)
+                .map(str::to_owned)
+                .collect(),
             r.prefixes.clone(),
         ))
         // verify the JWT: nothing below runs for a caller who is nobody

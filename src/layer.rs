@@ -20,6 +20,7 @@ pub mod match_operation;
 pub mod normalize_path;
 pub mod observe;
 pub mod own;
+pub mod pages;
 pub mod problems;
 #[cfg(feature = "fetch")]
 pub mod retry;
@@ -43,6 +44,7 @@ pub use match_operation::{MatchOperation, MatchOperationLayer};
 pub use normalize_path::{NormalizePath, NormalizePathLayer};
 pub use observe::{Observe, ObserveLayer};
 pub use own::{OWN_PATHS, Own};
+pub use pages::Pages;
 pub use problems::{ProblemLayer, Problems};
 #[cfg(feature = "fetch")]
 pub use retry::{Retry, RetryLayer};

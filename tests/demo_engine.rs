@@ -15,7 +15,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use bpmgate::demo::engine::{Engine, Framing, PATTERN, Script, Settings, download_sha256};
+use bpmgate::demo::engine::{
+    Engine, Framing, PATTERN, Script, Settings, VACATION, download_sha256,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -401,6 +403,89 @@ async fn the_sample_runs_from_start_to_end() {
         1
     );
     assert_eq!(caller.json("/process-instance/count").await["count"], 0);
+}
+
+#[tokio::test]
+async fn a_decision_sends_an_instance_one_way_or_the_other() {
+    let engine = Engine::start().await.unwrap();
+    engine.deploy(VACATION, None).unwrap();
+    let caller = Caller::new(&engine);
+    let task_of = async |instance: &str| {
+        let tasks = caller
+            .json(&format!("/task?processInstanceId={instance}"))
+            .await;
+        tasks[0].clone()
+    };
+    let complete = async |task: &Value, body: Value| {
+        let path = format!("/task/{}/complete", task["id"].as_str().unwrap());
+        caller.post(&path, body.to_string()).await
+    };
+    let passed = async |instance: &str| {
+        let path = format!("/history/activity-instance?processInstanceId={instance}");
+        let activities = caller.json(&path).await;
+        let names = activities.as_array().unwrap().iter();
+        names
+            .map(|activity| {
+                let ended = if activity["endTime"].is_null() {
+                    "+"
+                } else {
+                    ""
+                };
+                format!("{}{ended}", activity["activityId"].as_str().unwrap())
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let asked = json!({"variables": {"initiator": {"value": "alice"}}});
+
+    let granted = caller.start("vacation", &asked).await;
+    let decide = task_of(&granted).await;
+    assert_eq!(decide["description"], "Asked for by alice");
+    // Without the variable the condition fails, and the task stays as it was.
+    let unanswered = complete(&decide, json!({"variables": {"days": {"value": 3}}})).await;
+    assert_eq!(unanswered.status(), 500);
+    let message = text(&parsed(&unanswered)["message"]);
+    assert!(
+        message.contains("Cannot resolve identifier 'approved'"),
+        "{message}"
+    );
+    assert_eq!(task_of(&granted).await["id"], decide["id"]);
+    assert_eq!(caller.variable(&granted, "days").await, Value::Null);
+    assert_eq!(passed(&granted).await, "asked decide+");
+
+    let yes = json!({"variables": {"approved": {"value": true}}});
+    assert_eq!(complete(&decide, yes).await.status(), 204);
+    let enter = task_of(&granted).await;
+    assert_eq!(
+        (&enter["taskDefinitionKey"], &enter["assignee"]),
+        (&json!("enter"), &json!("alice"))
+    );
+    assert_eq!(passed(&granted).await, "asked decide is-approved enter+");
+    let tree = caller
+        .json(&format!("/process-instance/{granted}/activity-instances"))
+        .await;
+    assert_eq!(tree["childActivityInstances"][0]["activityId"], "enter");
+    assert_eq!(complete(&enter, json!({})).await.status(), 204);
+    assert_eq!(
+        passed(&granted).await,
+        "asked decide is-approved enter granted"
+    );
+
+    let refused = caller.start("vacation", &asked).await;
+    let no = json!({"variables": {"approved": {"value": false}}});
+    let decide = task_of(&refused).await;
+    assert_eq!(complete(&decide, no).await.status(), 204);
+    assert_eq!(passed(&refused).await, "asked decide is-approved refused");
+    let path = format!("/history/process-instance/{refused}");
+    assert_eq!(caller.json(&path).await["state"], "COMPLETED");
+
+    let both = format!(
+        "/history/variable-instance?variableName=approved&processInstanceIdIn={granted},{refused}"
+    );
+    assert_eq!(caller.json(&both).await.as_array().unwrap().len(), 2);
+    let one =
+        format!("/history/variable-instance?variableName=approved&processInstanceIdIn={refused}");
+    assert_eq!(caller.json(&one).await[0]["value"], false);
 }
 
 #[tokio::test]

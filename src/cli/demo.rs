@@ -1,8 +1,9 @@
 //! `bpmgate demo`: a development issuer, an engine and the gateway on this machine, to try things out.
 //!
 //! Everything listens on loopback only. The engine is a small one in memory, or the one at the given
-//! URL, on which the sample process is deployed if it is not there yet.
+//! URL, on which the sample processes are deployed if they are not there yet.
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use super::{Failure, print, serve, tell};
 use crate::body::{Body, BoxError};
 use crate::config::{self, Config, CredentialsMode, HttpUrl, Preset};
 use crate::demo::banner;
-use crate::demo::engine::{Engine, SAMPLE, Settings};
+use crate::demo::engine::{Engine, SAMPLE, Settings, VACATION};
 use crate::demo::issuer::Issuer;
+use crate::demo::{page, people};
 use crate::engine::EngineClient;
 use crate::layer::CredentialsLayer;
 use crate::telemetry;
@@ -34,9 +36,12 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             keep_requests: 0,
             ..Settings::default()
         };
-        let in_memory = match engine {
-            Some(_) => None,
-            None => Some(Engine::start_with(settings).await?),
+        let in_memory = if engine.is_some() {
+            None
+        } else {
+            let engine = Engine::start_with(settings).await?;
+            engine.deploy(VACATION, None).map_err(io::Error::other)?;
+            Some(engine)
         };
         let url = match (&engine, &in_memory) {
             (Some(url), _) => (*url).clone(),
@@ -49,11 +54,27 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             preset: Preset::Oidc,
             issuer: parse(&issuer.url())?,
             jwks_url: Some(parse(&issuer.jwks_url())?),
-            audience: vec![banner::AUDIENCE.to_owned()],
+            audience: vec![people::AUDIENCE.to_owned()],
             ..config::Issuer::default()
         }];
-        if engine.is_some() && deploy_sample(&config).await.map_err(Failure::Running)? {
-            tell("the engine did not know the process `approval`: it was deployed there");
+        config.access.rules = vec![config::Rule {
+            when: config::When {
+                role: Some(people::OPERATOR.to_owned()),
+                ..config::When::default()
+            },
+            profile: "operator".to_owned(),
+        }];
+        if engine.is_some() {
+            for (key, model) in [("approval", SAMPLE), ("vacation", VACATION)] {
+                if deploy(&config, key, model)
+                    .await
+                    .map_err(Failure::Running)?
+                {
+                    tell(&format!(
+                        "the engine did not know the process `{key}`: it was deployed there"
+                    ));
+                }
+            }
         }
         // The usual port, or any where that is taken.
         let server = match serve::bind((Ipv4Addr::LOCALHOST, USUAL_PORT).into()).await {
@@ -61,9 +82,14 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
             Err(_) => serve::bind((Ipv4Addr::LOCALHOST, 0).into()).await?,
         };
         let address = server.address();
-        let serving = serve::gateway(&config, server)?;
-        let [alice, bob] = [banner::ALICE, banner::BOB].map(|person| person.token(&issuer));
-        print(&banner::text(address, url.as_str(), &alice, &bob))?;
+        let client = page::client(address.port());
+        let mut resources = serve::resources(&config)?;
+        resources.pages = page::pages(&issuer.url(), &client);
+        let has_page = resources.pages.is_some();
+        issuer.offer_sign_in(client);
+        let serving = serve::gateway(&config, &resources, server)?;
+        let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
+        print(&banner::text(address, has_page, url.as_str(), &alice, &bob))?;
         serving.await;
         Ok(())
     })
@@ -74,13 +100,13 @@ fn parse(url: &str) -> Result<HttpUrl, Failure> {
         .map_err(|error: config::Expected| Failure::Running(error.to_string().into()))
 }
 
-/// Deploys the sample where the engine does not have it; says whether it did.
-async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
+/// Deploys a model where the engine does not have its process; says whether it did.
+async fn deploy(config: &Config, key: &str, model: &str) -> Result<bool, BoxError> {
     let credentials = &config.engine.credentials;
     let basic = CredentialsLayer::basic(&credentials.username, credentials.password.expose());
     let engine = basic.layer(EngineClient::from_config(config)?);
     let root = config.engine.url.base_path();
-    let ask = Request::get(format!("{root}/process-definition/key/approval")).body(Body::empty())?;
+    let ask = Request::get(format!("{root}/process-definition/key/{key}")).body(Body::empty())?;
     let answer = tokio::time::timeout(PATIENCE, engine.clone().oneshot(ask)).await??;
     match answer.status() {
         StatusCode::OK => return Ok(false),
@@ -91,8 +117,8 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
     }
     let form = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"deployment-name\"\r\n\r\nbpmgate demo\r\n\
-         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"approval.bpmn\"\r\n\r\n\
-         {SAMPLE}\r\n--{BOUNDARY}--\r\n"
+         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"data\"; filename=\"{key}.bpmn\"\r\n\r\n\
+         {model}\r\n--{BOUNDARY}--\r\n"
     );
     let deploy = Request::post(format!("{root}/deployment/create"))
         .header(
@@ -105,7 +131,7 @@ async fn deploy_sample(config: &Config) -> Result<bool, BoxError> {
         Ok(true)
     } else {
         Err(format!(
-            "the engine refused to deploy the sample process: {}",
+            "the engine refused to deploy the sample process {key}: {}",
             answer.status()
         )
         .into())

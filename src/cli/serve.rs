@@ -6,7 +6,6 @@ use tokio::runtime;
 use tracing::info;
 
 use super::{Failure, tell_warnings};
-use crate::body::BoxError;
 use crate::config::{Config, Loaded};
 use crate::engine::EngineClient;
 use crate::gateway::{Resources, stack};
@@ -21,7 +20,8 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     runtime(&loaded.config)?.block_on(async {
         let server = bind(loaded.config.server.listen).await?;
         let address = server.address();
-        let serving = gateway(&loaded.config, server)?;
+        let resources = resources(&loaded.config)?;
+        let serving = gateway(&loaded.config, &resources, server)?;
         info!(%address, "listening");
         serving.await;
         info!("stopped");
@@ -44,15 +44,18 @@ pub(super) async fn bind(address: SocketAddr) -> Result<Server, Failure> {
         .map_err(|error| Failure::Running(format!("cannot listen on {address}: {error}").into()))
 }
 
+pub(super) fn resources(config: &Config) -> Result<Resources, Failure> {
+    Resources::from_config(config).map_err(Failure::Running)
+}
+
 /// The gateway, which serves, until a signal stops it, while the future is polled.
 pub(super) fn gateway(
     config: &Config,
+    resources: &Resources,
     server: Server,
 ) -> Result<impl Future<Output = ()> + use<>, Failure> {
-    let running = |error: BoxError| Failure::Running(error);
-    let resources = Resources::from_config(config).map_err(running)?;
-    let engine = EngineClient::from_config(config).map_err(running)?;
-    let connections = Connections::new(stack(&resources, engine), Limits::from_config(config));
+    let engine = EngineClient::from_config(config).map_err(Failure::Running)?;
+    let connections = Connections::new(stack(resources, engine), Limits::from_config(config));
     let stop = stop_signal()?;
     let grace = config.server.shutdown_grace;
     Ok(server.serve(connections, stop, grace))

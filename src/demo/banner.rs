@@ -2,68 +2,41 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
+use super::page::PATH;
+use super::people::{ALICE, BOB};
 
-use super::issuer::Issuer;
-
-/// A person whom the demo's issuer speaks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Person {
-    /// The `sub` of the tokens.
-    pub subject: &'static str,
-    /// The `email` of the tokens.
-    pub email: &'static str,
-    /// The `name` of the tokens.
-    pub name: &'static str,
-}
-
-impl Person {
-    /// A token for this person, good for an hour.
-    #[must_use]
-    pub fn token(self, issuer: &Issuer) -> String {
-        issuer.token(&json!({
-            "sub": self.subject,
-            "email": self.email,
-            "name": self.name,
-            "aud": AUDIENCE,
-        }))
-    }
-}
-
-/// The `aud` of the tokens.
-pub const AUDIENCE: &str = "bpmgate-demo";
-
-/// Who asks.
-pub const ALICE: Person = Person {
-    subject: "alice",
-    email: "alice@example.org",
-    name: "Alice Example",
-};
-
-/// Who decides.
-pub const BOB: Person = Person {
-    subject: "bob",
-    email: "bob@example.org",
-    name: "Bob Example",
-};
-
-/// The text for a gateway at this address, in front of an engine at this URL, with a token for each of the two.
+/// The text for a gateway at this address, with the page or without, in front of an engine at this URL, with
+/// a token for each of the two.
 ///
 /// The tokens are in it because the reader is to paste them: it goes to the terminal of the person who
 /// started the demo, never to a log. The commands need a POSIX shell, curl and sed; from the first
 /// assignment on, the text is a shell script.
 #[must_use]
-pub fn text(gateway: SocketAddr, engine: &str, alice: &str, bob: &str) -> String {
+pub fn text(gateway: SocketAddr, has_page: bool, engine: &str, alice: &str, bob: &str) -> String {
+    let page = if has_page {
+        format!("http://{gateway}{PATH}/")
+    } else {
+        "not built in; with npm installed, `make demo` builds it".to_owned()
+    };
     let id = r#"sed -n 's/.*"id":"\([0-9a-f-]\{36\}\)".*/\1/p'"#;
     let (asks, decides) = (ALICE.name, BOB.name);
+    let how = if has_page {
+        format!(
+            "Open the page, sign in as {asks} and, in another tab, as {decides}. Or paste into another terminal;\n\
+             the tokens last an hour:"
+        )
+    } else {
+        format!("{asks} and {decides} have a token for an hour. Paste into another terminal:")
+    };
     format!(
         r#"bpmgate demo: for trying out only. Everything listens on loopback, nothing is kept when it ends (Ctrl-C),
 and the tokens below are signed by a key that exists in this process alone.
 
+  page     {page}
   gateway  http://{gateway}
   engine   {engine}
 
-{asks} and {decides} have a token for an hour. Paste into another terminal:
+{how}
 
 API=http://{gateway}/api
 ALICE='Authorization: Bearer {alice}'
@@ -128,6 +101,7 @@ mod tests {
         let gateway = "127.0.0.1:4321".parse().unwrap();
         let calls = run(&text(
             gateway,
+            true,
             "http://127.0.0.1:1234/engine-rest",
             "ey.alice",
             "ey.bob",
@@ -161,22 +135,26 @@ mod tests {
 
     #[test]
     fn it_says_that_it_is_for_trying_out_and_where_things_are() {
-        let text = text(
-            "127.0.0.1:4321".parse().unwrap(),
-            "http://127.0.0.1:1234/engine-rest",
-            "ey.a",
-            "ey.b",
-        );
+        let text = |has_page| {
+            let gateway = "127.0.0.1:4321".parse().unwrap();
+            let engine = "http://127.0.0.1:1234/engine-rest";
+            text(gateway, has_page, engine, "ey.a", "ey.b")
+        };
         for told in [
             "for trying out only",
             "loopback",
-            "http://127.0.0.1:4321",
+            "  page     http://127.0.0.1:4321/demo/\n  gateway  http://127.0.0.1:4321\n",
             "http://127.0.0.1:1234/engine-rest",
         ] {
-            assert!(text.contains(told), "{told}");
+            assert!(text(true).contains(told), "{told}");
         }
+        assert!(text(false).contains("  page     not built in; "));
+        assert!(!text(false).contains("/demo/"));
         assert_eq!(
-            (text.matches("ey.a").count(), text.matches("ey.b").count()),
+            (
+                text(true).matches("ey.a").count(),
+                text(true).matches("ey.b").count()
+            ),
             (1, 1)
         );
     }

@@ -5,7 +5,7 @@
 //! [`Engine::deploy`]. The habits of the real one that matter to a gateway are kept: Basic credentials with
 //! a lock after a wrong password, 500 for callers' mistakes, the last of duplicate JSON members, links that
 //! follow `Host`, `Connection: close` on the 100th answer of a connection, chunks from 8 KB on, no reason
-//! phrase, headers of at most 8 KB. It runs no BPMN beyond user tasks in a row, and keeps nothing on disk.
+//! phrase, headers of at most 8 KB. It runs no BPMN beyond user tasks and decisions, and keeps nothing on disk.
 //!
 //! Tests script it ([`Engine::script`]) and ask what it saw ([`Engine::requests`]).
 
@@ -21,6 +21,7 @@ mod script;
 mod show;
 mod store;
 mod variables;
+mod walk;
 
 pub use model::NoProcess;
 pub use recorder::{MAX_RECORDED_BODY, Recorded};
@@ -241,6 +242,9 @@ impl Engine {
 
 /// The process deployed from the start, with its diagram.
 pub const SAMPLE: &str = include_str!("sample.bpmn");
+
+/// Another process, with a decision in it: [`Engine::deploy`] takes it.
+pub const VACATION: &str = include_str!("vacation.bpmn");
 
 /// What the connections share with the handle.
 struct Shared {

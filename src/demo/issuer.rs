@@ -2,7 +2,8 @@
 //!
 //! It serves `/.well-known/openid-configuration` and `/.well-known/jwks.json` (RFC 7517) and signs with
 //! RS256 under an RSA key of 2048 bits made at start. Whoever runs it can sign for anybody, so it is for
-//! trying out and for tests; no configuration names it.
+//! trying out and for tests; no configuration names it. With [`Issuer::offer_sign_in`] it also has a page
+//! on which people sign in for a frontend.
 //!
 //! [`Issuer::set_fault`] makes the key set misbehave the way identity providers do on bad days.
 
@@ -10,7 +11,7 @@ use std::fmt;
 use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -20,14 +21,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::listening::{ANY_LOOPBACK_PORT, Listening};
+use super::sign_in::{Client, SignIn, open_to_pages};
 use super::{Body, lock, sized, unsized_body};
 
 /// An issuer that runs until it is dropped.
@@ -84,18 +87,19 @@ impl Issuer {
             fault: Mutex::new(Fault::None),
             fetches: AtomicUsize::new(0),
             discoveries: AtomicUsize::new(0),
+            sign_in: OnceLock::new(),
         });
         let served = Arc::clone(&shared);
         let listening = Listening::start(ANY_LOOPBACK_PORT, move |_, stream| {
             let shared = Arc::clone(&served);
             async move {
                 let local = stream.local_addr();
-                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let service = service_fn(move |request| {
                     let shared = Arc::clone(&shared);
                     let url = local
                         .as_ref()
                         .map_or_else(|_| String::new(), |local| format!("http://{local}"));
-                    async move { shared.answer(request.uri().path(), &url).await }
+                    async move { shared.answer(request, &url).await }
                 });
                 // A client that goes away is not worth a word.
                 let _ = http1::Builder::new()
@@ -134,30 +138,18 @@ impl Issuer {
     /// A signed token with these claims; `iss`, `iat` and `exp` (one hour from now) are filled in where absent.
     #[must_use]
     pub fn token(&self, claims: &Value) -> String {
-        let key = self.shared.signing_key();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let mut claims = claims.clone();
-        if let Some(members) = claims.as_object_mut() {
-            members.entry("iss").or_insert_with(|| json!(self.url()));
-            members.entry("iat").or_insert_with(|| json!(now));
-            members
-                .entry("exp")
-                .or_insert_with(|| json!(now + TOKEN_LIFE_SECONDS));
-        }
-        key.sign(
-            json!({"alg": "RS256", "typ": "JWT", "kid": key.kid})
-                .to_string()
-                .as_bytes(),
-            claims.to_string().as_bytes(),
-        )
+        self.shared.token(claims, &self.url())
     }
 
     /// A signed token for a person with these three claims: `sub`, `email`, `name`.
     #[must_use]
     pub fn token_for(&self, subject: &str, email: &str, name: &str) -> String {
         self.token(&json!({"sub": subject, "email": email, "name": name}))
+    }
+
+    /// Lets people sign in for this frontend from now on. The first one given stays.
+    pub fn offer_sign_in(&self, client: Client) {
+        let _ = self.shared.sign_in.set(SignIn::new(client));
     }
 
     /// Signs this header and these claims as they are, well formed or not.
@@ -213,6 +205,7 @@ struct Shared {
     fault: Mutex<Fault>,
     fetches: AtomicUsize,
     discoveries: AtomicUsize,
+    sign_in: OnceLock<SignIn>,
 }
 
 impl fmt::Debug for Shared {
@@ -240,25 +233,63 @@ impl Shared {
         json!({"keys": lock(&self.keys).iter().map(Key::public).collect::<Vec<_>>()})
     }
 
-    async fn answer(&self, path: &str, url: &str) -> io::Result<Response<Body>> {
-        match path {
-            "/.well-known/openid-configuration" => {
+    /// Signs these claims, with `iss`, `iat` and `exp` filled in where absent.
+    fn token(&self, claims: &Value, issuer: &str) -> String {
+        let key = self.signing_key();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let mut claims = claims.clone();
+        if let Some(members) = claims.as_object_mut() {
+            members.entry("iss").or_insert_with(|| json!(issuer));
+            members.entry("iat").or_insert_with(|| json!(now));
+            members
+                .entry("exp")
+                .or_insert_with(|| json!(now + TOKEN_LIFE_SECONDS));
+        }
+        key.sign(
+            json!({"alg": "RS256", "typ": "JWT", "kid": key.kid})
+                .to_string()
+                .as_bytes(),
+            claims.to_string().as_bytes(),
+        )
+    }
+
+    async fn answer(&self, request: Request<Incoming>, url: &str) -> io::Result<Response<Body>> {
+        match request.uri().path() {
+            DISCOVERY_PATH => {
                 self.discoveries.fetch_add(1, Ordering::SeqCst);
-                let document = json!({
+                let mut document = json!({
                     "issuer": url,
                     "jwks_uri": format!("{url}{JWKS_PATH}"),
                     "id_token_signing_alg_values_supported": ["RS256"],
                     "response_types_supported": ["id_token"],
                     "subject_types_supported": ["public"],
                 });
-                Ok(json_answer(sized(document.to_string())))
+                if let (Some(_), Some(members), Value::Object(more)) = (
+                    self.sign_in.get(),
+                    document.as_object_mut(),
+                    SignIn::metadata(url),
+                ) {
+                    members.extend(more);
+                }
+                Ok(open_to_pages(json_answer(sized(document.to_string()))))
             }
             JWKS_PATH => {
                 self.fetches.fetch_add(1, Ordering::SeqCst);
                 let fault = lock(&self.fault).clone();
-                fault.apply(self.jwks().to_string()).await
+                Ok(open_to_pages(fault.apply(self.jwks().to_string()).await?))
             }
-            _ => Ok(status_answer(StatusCode::NOT_FOUND)),
+            _ => {
+                let answer = match self.sign_in.get() {
+                    Some(sign_in) => {
+                        let sign = |claims: &Value| self.token(claims, url);
+                        sign_in.answer(request, url, &sign).await
+                    }
+                    None => None,
+                };
+                Ok(answer.unwrap_or_else(|| status_answer(StatusCode::NOT_FOUND)))
+            }
         }
     }
 }
@@ -389,6 +420,7 @@ fn status_answer(status: StatusCode) -> Response<Body> {
     answer
 }
 
+const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 const JWKS_PATH: &str = "/.well-known/jwks.json";
 const TOKEN_LIFE_SECONDS: u64 = 3600;
 

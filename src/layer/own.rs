@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt};
 
+use super::Pages;
 use crate::body::Body;
 #[cfg(feature = "docs")]
 use crate::path::strip_prefix;
@@ -31,6 +32,7 @@ pub const OWN_PATHS: [&str; 3] = ["/health", "/docs", "/openapi.json"];
 pub struct Own<E> {
     engine: E,
     health: Arc<Health>,
+    pages: Option<Pages>,
     /// The `OpenAPI` document, where the workflow API is served.
     document: Option<Bytes>,
     public_url: Option<Arc<str>>,
@@ -59,9 +61,16 @@ impl<E> Own<E> {
         Self {
             engine,
             health: Arc::new(health),
+            pages: None,
             document: None,
             public_url: None,
         }
+    }
+
+    /// Adds pages below a path of their own.
+    #[must_use]
+    pub fn with_pages(self, pages: Option<Pages>) -> Self {
+        Self { pages, ..self }
     }
 
     /// Serves this document at `/openapi.json` and, with the feature `docs`, a page for it at `/docs`, which
@@ -75,8 +84,12 @@ impl<E> Own<E> {
         }
     }
 
-    /// `/openapi.json` and `/docs`, where the workflow API is served.
-    fn about_the_api(&self, path: &str) -> Result<Response<Body>, Problem> {
+    /// The added pages; `/openapi.json` and `/docs`, where the workflow API is served.
+    fn page(&self, path: &str) -> Result<Response<Body>, Problem> {
+        let added = self.pages.as_ref();
+        if let Some((pages, rest)) = added.and_then(|pages| Some((pages, pages.below(path)?))) {
+            return pages.answer(rest).ok_or(Problem::NotFound);
+        }
         let document = self.document.as_ref().ok_or(Problem::NotFound)?;
         if path == "/openapi.json" {
             let mut answer = json_answer(document.clone());
@@ -108,13 +121,17 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        let known = OWN_PATHS.iter().find(|known| path.starts_with(**known));
+        let added = self.pages.iter().map(Pages::path);
+        let known = OWN_PATHS
+            .into_iter()
+            .chain(added)
+            .find(|known| path.starts_with(known));
         if let (Some(findings), Some(route)) = (request.extensions().get::<Findings>(), known) {
             findings.note_route(route);
         }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if path != "/health" {
-            let mut answer = self.about_the_api(path);
+            let mut answer = self.page(path);
             if !reads && answer.is_ok() {
                 answer = Err(Problem::MethodNotAllowed("GET, HEAD".into()));
             }

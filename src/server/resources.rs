@@ -79,6 +79,7 @@ impl Resources {
                     return Err(format!("engine.credentials.mode {mode:?} is not supported").into());
                 }
             },
+            pages: None,
             cors: cors(&config.cors)?,
             verifier: verifier.with_cache(config.token_cache.entries),
             access: Arc::new(access(&config.access)?),

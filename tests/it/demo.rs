@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use bpmgate::demo::engine::{Engine, Script};
+use bpmgate::demo::engine::{Engine, Script, VACATION};
 use http::StatusCode;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -168,6 +168,7 @@ async fn a_given_engine_is_used_and_gets_the_sample_where_it_lacks_it() {
         return;
     }
     let engine = Engine::start().await.unwrap();
+    engine.deploy(VACATION, None).unwrap();
     let url = engine.url();
     let demo = Demo::start(&["--engine", &url]).await;
     assert!(

@@ -75,6 +75,8 @@ async fn health_needs_no_token_and_asks_the_engine_once_a_second() {
         (Method::DELETE, "/openapi.json", (405, "method_not_allowed")),
         (Method::GET, "/openapi.json/x", (404, "not_found")),
         (Method::GET, "/", (404, "not_found")),
+        (Method::GET, "/demo/", (404, "not_found")),
+        (Method::GET, "/demo/config.json", (404, "not_found")),
         (Method::GET, "/engine", (404, "not_found")),
         (Method::GET, "/metrics", (404, "not_found")),
     ] {

@@ -159,11 +159,10 @@ pub(super) fn past_activities<'a>(
 pub(super) fn past_variables(store: &Store, query: &Query) -> Result<Value, Refusal> {
     let deserialize = query.deserializes();
     let mut found = Vec::new();
-    for instance in store
-        .instances
-        .values()
-        .filter(|instance| query.equals("processInstanceId", Some(&instance.id)))
-    {
+    for instance in store.instances.values().filter(|instance| {
+        query.equals("processInstanceId", Some(&instance.id))
+            && query.lists("processInstanceIdIn", Some(&instance.id))
+    }) {
         let (definition, id) = (&instance.definition, &instance.id);
         for (name, kept) in &instance.variables {
             if !query.equals("variableName", Some(name))

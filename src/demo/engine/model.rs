@@ -1,7 +1,8 @@
 //! Reads of a BPMN document what the small engine runs: one process, its start form, its user tasks in turn.
 //!
-//! This is no XML parser and no BPMN engine: gateways, events and scripts in a model are passed over, and
-//! user tasks follow each other in the order of the document. It is enough for the model's `initiator`
+//! This is no XML parser and no BPMN engine: one token follows the sequence flows (in a model without any,
+//! user tasks follow each other in the order of the document), exclusive gateways ask one variable, and
+//! what else stands in its way is passed over. It is enough for the model's `initiator`
 //! (`camunda:` or `operaton:`, as Operaton reads both), its forms and its assignees.
 
 use std::collections::HashMap;
@@ -16,10 +17,31 @@ pub(super) struct Model {
     pub(super) category: Option<String>,
     pub(super) start: Step,
     pub(super) tasks: Vec<Step>,
-    pub(super) end: Step,
+    pub(super) decisions: Vec<Step>,
+    pub(super) ends: Vec<Step>,
+    pub(super) flows: Vec<Flow>,
 }
 
-/// A start event, user task or end event.
+/// A sequence flow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Flow {
+    pub(super) id: String,
+    pub(super) source: String,
+    pub(super) target: String,
+    pub(super) condition: Option<String>,
+}
+
+/// What of a model an id names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element<'m> {
+    Task(&'m Step),
+    Decision(&'m Step),
+    End(&'m Step),
+    /// What this engine does not know: it is passed over.
+    Other,
+}
+
+/// A start event, user task, exclusive gateway or end event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Step {
     pub(super) id: String,
@@ -29,6 +51,8 @@ pub(super) struct Step {
     pub(super) assignee: Option<String>,
     pub(super) candidate_groups: Vec<String>,
     pub(super) form_key: Option<String>,
+    /// The flow of a gateway that is taken when no other is.
+    pub(super) default: Option<String>,
     pub(super) documentation: Option<String>,
     pub(super) fields: Vec<Field>,
 }
@@ -58,7 +82,7 @@ impl Model {
         for tag in (Tags { rest: xml }) {
             match tag.name {
                 _ if tag.closes => {
-                    if matches!(tag.name, "startEvent" | "userTask") {
+                    if matches!(tag.name, "startEvent" | "userTask" | "sequenceFlow") {
                         place = Place::Elsewhere;
                     }
                 }
@@ -87,7 +111,19 @@ impl Model {
                         Place::Elsewhere
                     };
                 }
-                "endEvent" if model.end.id.is_empty() => model.end = Step::from(&tag),
+                "exclusiveGateway" => model.decisions.push(Step::from(&tag)),
+                "endEvent" => model.ends.push(Step::from(&tag)),
+                "sequenceFlow" => {
+                    model.flows.push(Flow {
+                        id: tag.attribute("id").unwrap_or_default(),
+                        source: tag.attribute("sourceRef").unwrap_or_default(),
+                        target: tag.attribute("targetRef").unwrap_or_default(),
+                        condition: None,
+                    });
+                    if tag.opens {
+                        place = Place::Flow;
+                    }
+                }
                 _ => match place {
                     Place::Start => model.start.add(&tag),
                     Place::Task => model
@@ -95,7 +131,12 @@ impl Model {
                         .last_mut()
                         .into_iter()
                         .for_each(|task| task.add(&tag)),
-                    Place::Elsewhere => {}
+                    Place::Flow if tag.name == "conditionExpression" => model
+                        .flows
+                        .last_mut()
+                        .into_iter()
+                        .for_each(|flow| flow.condition = Some(unescape(tag.text))),
+                    Place::Flow | Place::Elsewhere => {}
                 },
             }
         }
@@ -104,6 +145,43 @@ impl Model {
         } else {
             Ok(model)
         }
+    }
+
+    pub(super) fn element(&self, id: &str) -> Element<'_> {
+        let named = |steps: &'_ [Step]| steps.iter().position(|step| step.id == id);
+        if let Some(task) = named(&self.tasks).and_then(|place| self.tasks.get(place)) {
+            Element::Task(task)
+        } else if let Some(decision) =
+            named(&self.decisions).and_then(|place| self.decisions.get(place))
+        {
+            Element::Decision(decision)
+        } else if let Some(end) = named(&self.ends).and_then(|place| self.ends.get(place)) {
+            Element::End(end)
+        } else {
+            Element::Other
+        }
+    }
+
+    /// The flows out of an element, but for a gateway's default one, which comes last.
+    pub(super) fn flows_from(&self, id: &str) -> Vec<&Flow> {
+        let default = match self.element(id) {
+            Element::Decision(step) => step.default.as_deref(),
+            Element::Task(_) | Element::End(_) | Element::Other => None,
+        };
+        let mut flows: Vec<&Flow> = self.flows.iter().filter(|flow| flow.source == id).collect();
+        flows.sort_by_key(|flow| default == Some(flow.id.as_str()));
+        flows
+    }
+
+    /// What follows an element in a model without flows.
+    pub(super) fn next_in_document(&self, id: &str) -> Option<&str> {
+        let steps = [&self.start]
+            .into_iter()
+            .chain(&self.tasks)
+            .chain(self.ends.first());
+        let mut ids = steps.map(|step| step.id.as_str());
+        ids.find(|known| *known == id)?;
+        ids.next()
     }
 }
 
@@ -150,6 +228,7 @@ impl From<&Tag<'_>> for Step {
                 .map(String::from)
                 .collect(),
             form_key: tag.attribute("formKey"),
+            default: tag.attribute("default"),
             documentation: None,
             fields: Vec::new(),
         }
@@ -161,6 +240,7 @@ enum Place {
     Elsewhere,
     Start,
     Task,
+    Flow,
 }
 
 /// A tag: its name and attributes without their prefixes, and the text after it.
@@ -305,7 +385,26 @@ mod tests {
             Some("Requested by ${initiator}")
         );
         assert_eq!(approve.fields.len(), 2);
-        assert_eq!(model.end.id, "decided");
+        assert_eq!(model.ends[0].id, "decided");
+        assert_eq!(model.flows_from("approve")[0].target, "decided");
+    }
+
+    #[test]
+    fn a_gateways_flows_have_conditions_and_its_default_comes_last() {
+        let model = Model::parse(
+            "<process id='p'><startEvent id='s'/><sequenceFlow id='f0' sourceRef='s' targetRef='g'/>\
+             <exclusiveGateway id='g' default='f1'/><sequenceFlow id='f1' sourceRef='g' targetRef='e1'/>\
+             <sequenceFlow id='f2' sourceRef='g' targetRef='e2'><conditionExpression>${!a}</conditionExpression></sequenceFlow>\
+             <endEvent id='e1'/><endEvent id='e2'/></process>",
+        )
+        .unwrap();
+        let flows = model.flows_from("g").into_iter();
+        let seen: Vec<_> = flows
+            .map(|flow| (flow.target.as_str(), flow.condition.as_deref()))
+            .collect();
+        assert_eq!(seen, [("e2", Some("${!a}")), ("e1", None)]);
+        assert_eq!(model.element("e2"), Element::End(&model.ends[1]));
+        assert_eq!(model.element("s"), Element::Other);
     }
 
     #[test]

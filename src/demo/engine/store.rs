@@ -1,6 +1,6 @@
 //! What the engine remembers: definitions, instances with their tasks, variables and history.
 //!
-//! An instance walks through the user tasks of its model in turn. Nothing is written down: the oldest
+//! An instance is one token on its way through the model. Nothing is written down: the oldest
 //! ended instances, then the oldest of all, are forgotten when there are too many.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::model::{Field, Model, Step};
 use super::refusal::Refusal;
 use super::variables::{Variable, Variables, read_all};
+use super::walk::{Entry, advance, enter, place_of};
 
 /// All state of one engine. Ids are UUIDs of version 7, so maps by id are in the order of creation.
 #[derive(Debug)]
@@ -51,8 +52,6 @@ pub(super) struct Instance {
     pub(super) started: SystemTime,
     pub(super) started_by: String,
     pub(super) state: State,
-    /// How many user tasks lie behind it.
-    done: usize,
 }
 
 /// Where an instance stands.
@@ -65,14 +64,14 @@ pub(super) enum State {
 }
 
 /// A variable with what the history says of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub(super) id: String,
     pub(super) variable: Variable,
     pub(super) created: SystemTime,
 }
 
-/// One passage through a start event, user task or end event.
+/// One passage through a start event, user task, gateway or end event.
 #[derive(Debug)]
 pub(super) struct Activity {
     pub(super) id: String,
@@ -133,27 +132,6 @@ impl Instance {
         self.variables
             .iter()
             .map(|(name, kept)| (name, &kept.variable))
-    }
-
-    /// Fills `${name}` with variables; nothing else of the expression language is known.
-    fn evaluate(&self, expression: &str) -> Result<String, Refusal> {
-        let mut result = String::new();
-        let mut rest = expression;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').unwrap_or((after, ""));
-            let kept = self.variables.get(name).ok_or_else(|| {
-                Refusal::rest(&format!(
-                    "Cannot instantiate process definition {}: Unknown property used in expression: {expression}. \
-                     Cause: Cannot resolve identifier '{name}'",
-                    self.definition.id
-                ))
-            })?;
-            result.push_str(before);
-            result.push_str(&kept.variable.text());
-            rest = after;
-        }
-        result.push_str(rest);
-        Ok(result)
     }
 }
 
@@ -232,7 +210,7 @@ impl Store {
             ))
         };
         let mut variables = read_all(body.get("variables"), self.spin).map_err(failed)?;
-        let mut first = 0;
+        let mut first = Entry::Start;
         let instructions = match body.get("startInstructions") {
             None | Some(Value::Null) => [].as_slice(),
             Some(Value::Array(instructions)) => instructions,
@@ -259,7 +237,7 @@ impl Store {
                 first = place;
             }
         }
-        self.run(definition, variables, body, first, account)
+        self.run(definition, variables, body, &first, account)
     }
 
     /// Starts an instance from its start form, whose fields give the values their types and defaults.
@@ -280,7 +258,7 @@ impl Store {
         };
         let given = read_all(body.get("variables"), self.spin).map_err(failed)?;
         let variables = fill_form(&definition.model.start.fields, given).map_err(failed)?;
-        self.run(definition, variables, body, 0, account)
+        self.run(definition, variables, body, &Entry::Start, account)
     }
 
     fn run(
@@ -288,7 +266,7 @@ impl Store {
         definition: &Arc<Definition>,
         mut variables: Variables,
         body: &Map<String, Value>,
-        first: usize,
+        first: &Entry,
         account: &str,
     ) -> Result<&Instance, Refusal> {
         let now = SystemTime::now();
@@ -309,16 +287,20 @@ impl Store {
             started: now,
             started_by: account.to_owned(),
             state: State::Active,
-            done: first,
         };
         instance.set(variables);
-        if first == 0 {
-            instance
-                .activities
-                .push(Activity::passed("startEvent", &definition.model.start, now));
-        }
         let id = instance.id.clone();
-        let task = advance(&mut instance)?;
+        let task = match first {
+            Entry::Start => {
+                let start = &definition.model.start;
+                instance
+                    .activities
+                    .push(Activity::passed("startEvent", start, now));
+                advance(&mut instance, &start.id)?
+            }
+            Entry::Before(activity) => enter(&mut instance, Some(activity.clone()))?,
+            Entry::After(activity) => advance(&mut instance, activity)?,
+        };
         self.forget();
         if let Some(task) = task {
             self.tasks.insert(task.id.clone(), task);
@@ -357,13 +339,25 @@ impl Store {
         if instance.state == State::Suspended {
             return Err(failed(suspended(id)));
         }
+        let before = instance.variables.clone();
+        let passed = instance.activities.len();
         instance.set(variables);
         if let Some(activity) = instance.activities.last_mut() {
             activity.ended = Some(SystemTime::now());
             activity.assignee.clone_from(&task.assignee);
         }
-        instance.done += 1;
-        let next = advance(instance)?;
+        let next = match advance(instance, &task.step.id) {
+            Ok(next) => next,
+            Err(refusal) => {
+                // All of it or nothing.
+                instance.variables = before;
+                instance.activities.truncate(passed);
+                if let Some(activity) = instance.activities.last_mut() {
+                    activity.ended = None;
+                }
+                return Err(failed(refusal));
+            }
+        };
         let instance_id = instance.id.clone();
         self.tasks.remove(id);
         match next {
@@ -488,7 +482,7 @@ impl Store {
 }
 
 impl Activity {
-    fn passed(kind: &'static str, step: &Step, at: SystemTime) -> Self {
+    pub(super) fn passed(kind: &'static str, step: &Step, at: SystemTime) -> Self {
         Self {
             id: format!("{}:{}", step.id, new_id()),
             kind,
@@ -499,61 +493,6 @@ impl Activity {
             ended: Some(at),
             canceled: false,
         }
-    }
-}
-
-/// Takes an instance to its next user task, or to its end.
-fn advance(instance: &mut Instance) -> Result<Option<Task>, Refusal> {
-    let now = SystemTime::now();
-    let definition = Arc::clone(&instance.definition);
-    let Some(step) = definition.model.tasks.get(instance.done) else {
-        instance
-            .activities
-            .push(Activity::passed("noneEndEvent", &definition.model.end, now));
-        instance.state = State::Completed(now);
-        return Ok(None);
-    };
-    let task = Task {
-        id: new_id(),
-        instance: instance.id.clone(),
-        definition: Arc::clone(&definition),
-        step: step.clone(),
-        assignee: step
-            .assignee
-            .as_deref()
-            .map(|expression| instance.evaluate(expression))
-            .transpose()?,
-        description: step
-            .documentation
-            .as_deref()
-            .map(|text| instance.evaluate(text))
-            .transpose()?,
-        created: now,
-        updated: None,
-    };
-    let passing = Activity::passed("userTask", step, now);
-    instance.activities.push(Activity {
-        task: Some(task.id.clone()),
-        assignee: task.assignee.clone(),
-        ended: None,
-        ..passing
-    });
-    Ok(Some(task))
-}
-
-/// How many user tasks lie behind the place that a start instruction names.
-fn place_of(model: &Model, instruction: &Value) -> Option<usize> {
-    let activity = instruction["activityId"].as_str()?;
-    let place = match model.tasks.iter().position(|task| task.id == activity) {
-        Some(place) => place,
-        None if model.start.id == activity => return Some(0),
-        None if model.end.id == activity => return Some(model.tasks.len()),
-        None => return None,
-    };
-    match instruction["type"].as_str()? {
-        "startBeforeActivity" => Some(place),
-        "startAfterActivity" => Some(place + 1),
-        _ => None,
     }
 }
 
@@ -581,6 +520,6 @@ fn suspended(task: &str) -> Refusal {
     )
 }
 
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
