@@ -39,8 +39,10 @@ run: ## Run the gateway with ./config.toml
 check: ## Check ./config.toml and print what is in effect
 	cargo run -- check $(ARGS)
 
-test: jdk ## Run every test, those against a real engine too (needs a JDK 17 and Maven)
+test: jdk node ## Run every test: Rust, a real engine, the TypeScript client, a browser (needs a JDK 17, Maven, Node.js, Chromium)
 	cargo test --all-features
+	@$(MAKE) --no-print-directory client test-browser
+	@ENGINE=operaton $(MAKE) --no-print-directory test-browser
 
 test-rust: ## Run the tests that need nothing but Rust
 	cargo test

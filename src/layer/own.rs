@@ -35,6 +35,7 @@ pub struct Own<E> {
     pages: Option<Pages>,
     /// The `OpenAPI` document, where the workflow API is served.
     document: Option<Bytes>,
+    #[cfg_attr(not(feature = "docs"), expect(dead_code, reason = "for the page alone"))]
     public_url: Option<Arc<str>>,
 }
 
