@@ -1,0 +1,83 @@
+//! How many instructions a request takes in the gateway: all layers, before an engine that answers at once.
+//!
+//! ```console
+//! $ make bench-instructions
+//! ```
+//!
+//! Counted by valgrind, so it is the same on a busy machine; `benches/instructions.json` has what it was, and more
+//! than 3 % over that fails with the name of the path. Sockets, hyper and the kernel are not in it.
+#![allow(
+    unused_qualifications,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails in a set-up ends the bench"
+)]
+
+#[path = "parts/requests.rs"]
+mod requests;
+
+use std::hint::black_box;
+
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::{StatusCode, header};
+use requests::{
+    Ask, Issued, TASKS, browser, gateway, get, large, log_to_nowhere, small, start, take,
+};
+use tokio::runtime::Builder;
+
+/// One more request of a kind that came before.
+type Work = Box<dyn FnMut() -> StatusCode>;
+
+/// What is made once for all requests is made by the first ones, which do not count.
+fn after_others(request: impl Fn(&Issued) -> Ask, want: u16) -> Work {
+    let issued = Issued::new();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut gateway = gateway(&issued);
+    let log = log_to_nowhere();
+    let mut work = move |request: Ask| {
+        let (_inside, _log) = (runtime.enter(), &log);
+        take(&mut gateway, request).unwrap()
+    };
+    for _ in 0..3 {
+        assert_eq!(work(request(&issued)), want);
+    }
+    let mut next = Some(request(&issued));
+    Box::new(move || work(next.take().expect("one request")))
+}
+
+fn workflow(request: &Ask) -> Ask {
+    let mut request = request.clone();
+    *request.uri_mut() = "/api/processes/order/start".parse().unwrap();
+    request
+}
+
+#[library_benchmark]
+#[bench::get(after_others(|issued| issued.by_alice(get(TASKS)), 200))]
+#[bench::get_from_browser(after_others(|issued| issued.by_alice(browser(get(TASKS))), 200))]
+#[bench::get_through_the_workflow_api(after_others(|issued| issued.by_alice(get("/api/tasks?assignee=alice")), 200))]
+#[bench::start_1kb(after_others(|issued| issued.by_alice(start(small())), 200))]
+#[bench::start_256kb(after_others(|issued| issued.by_alice(start(large())), 200))]
+#[bench::start_1kb_through_the_workflow_api(after_others(|issued| issued.by_alice(workflow(&start(small()))), 201))]
+#[bench::no_token(after_others(|_| get(TASKS), 401))]
+#[bench::denied(after_others(|issued| issued.by_alice(get("/engine-rest/user")), 403))]
+#[bench::new_token(new_token())]
+fn request(mut work: Work) -> Work {
+    black_box(work());
+    work
+}
+
+/// A token that nobody has seen: its signature is checked.
+fn new_token() -> Work {
+    after_others(
+        |issued| {
+            let mut request = get(TASKS);
+            let bearer = issued.another();
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+            request
+        },
+        200,
+    )
+}
+
+library_benchmark_group!(name = gateway_requests, benchmarks = request);
+main!(library_benchmark_groups = gateway_requests);
