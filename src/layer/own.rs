@@ -35,7 +35,10 @@ pub struct Own<E> {
     pages: Option<Pages>,
     /// The `OpenAPI` document, where the workflow API is served.
     document: Option<Bytes>,
-    #[cfg_attr(not(feature = "docs"), expect(dead_code, reason = "for the page alone"))]
+    #[cfg_attr(
+        not(feature = "docs"),
+        expect(dead_code, reason = "for the page alone")
+    )]
     public_url: Option<Arc<str>>,
 }
 
