@@ -47,7 +47,7 @@ pub mod openapi;
 mod route;
 mod variables;
 
-use route::{Call, Found, Translation};
+use route::{Call, DefaultParameter, Found, Translation};
 
 /// Serves the workflow API below one prefix.
 ///
@@ -241,7 +241,7 @@ impl<S> Asking<S> {
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = request.into_parts();
-        let query = query(head.uri.query(), translation.defaults())?;
+        let query = query(head.uri.query(), translation.default())?;
         head.uri = self.target(path, &query)?;
         head.headers
             .insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -404,7 +404,7 @@ pub fn meaning(method: &Method, path: &str, asked: Option<&str>) -> Result<Meani
         Call::User => Meaning::Own,
         Call::Statistics => Meaning::Counts(COUNTS),
         Call::Engine(template, translation) => {
-            let query = query(asked, translation.defaults())?;
+            let query = query(asked, translation.default())?;
             let mark = if query.is_empty() { "" } else { "?" };
             let method = match translation {
                 Translation::Suspend(_) => &Method::PUT,
@@ -433,26 +433,25 @@ const COUNTS: [(&str, &str); 4] = [
 ];
 
 /// The query with what is asked unless the caller says otherwise.
-fn query(asked: Option<&str>, defaults: &[(&str, &str)]) -> Result<String, Problem> {
-    let mut query = asked.unwrap_or_default().to_owned();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+fn query(asked: Option<&str>, default: Option<DefaultParameter>) -> Result<String, Problem> {
+    let asked = asked.unwrap_or_default();
+    let mut default = default;
+    for (name, value) in form_urlencoded::parse(asked.as_bytes()) {
+        default = default
+            .filter(|default| name != default.name && !default.refused_with.contains(&&*name));
+        // The engine answers 404 for what is no number, and 500 for a page before the first one.
         let is_page = matches!(&*name, "firstResult" | "maxResults");
-        // Engines fail in their database on a negative one.
-        if is_page && !value.parse::<i32>().is_ok_and(|number| number >= 0) {
+        if is_page && !value.is_empty() && !value.parse().is_ok_and(|number: i32| number >= 0) {
             return Err(Problem::BadRequest(
                 "`firstResult` and `maxResults` must be integers from 0 to 2147483647.",
             ));
         }
     }
-    for (name, value) in defaults {
-        let is_asked = form_urlencoded::parse(asked.unwrap_or_default().as_bytes())
-            .any(|(asked, _)| asked == *name);
-        if !is_asked {
-            let and = if query.is_empty() { "" } else { "&" };
-            query.extend([and, name, "=", value]);
-        }
-    }
-    Ok(query)
+    Ok(match default {
+        None => asked.to_owned(),
+        Some(DefaultParameter { name, value, .. }) if asked.is_empty() => format!("{name}={value}"),
+        Some(DefaultParameter { name, value, .. }) => format!("{asked}&{name}={value}"),
+    })
 }
 
 fn without_body<B: From<Bytes>>(mut head: request::Parts) -> Request<B> {
@@ -530,7 +529,11 @@ mod tests {
 
     #[test]
     fn a_default_gives_way_to_what_the_caller_asks() {
-        let latest = [("latestVersion", "true")];
+        let latest = DefaultParameter {
+            name: "latestVersion",
+            value: "true",
+            refused_with: &["version"],
+        };
         for (asked, want) in [
             (None, "latestVersion=true"),
             (Some(""), "latestVersion=true"),
@@ -541,18 +544,37 @@ mod tests {
                 Some("latestversion=false"),
                 "latestversion=false&latestVersion=true",
             ),
+            (Some("key=a&version=2"), "key=a&version=2"),
+            (Some("versionTag=2"), "versionTag=2&latestVersion=true"),
         ] {
-            assert_eq!(query(asked, &latest).as_deref(), Ok(want), "{asked:?}");
+            assert_eq!(query(asked, Some(latest)).unwrap(), want, "{asked:?}");
         }
-        assert_eq!(query(Some("a=b"), &[]).as_deref(), Ok("a=b"));
-        for (asked, is_fine) in [
-            ("maxResults=0&firstResult=2147483647", true),
-            ("max%52esults=-1", false),
-            ("firstResult=2147483648", false),
-            ("firstResult=", false),
-            ("maxResults=x", false),
+        assert_eq!(query(Some("a=b"), None).unwrap(), "a=b");
+    }
+
+    #[test]
+    fn pages_are_counted_from_0() {
+        for good in [
+            "maxResults=0",
+            "firstResult=2147483647",
+            "maxResults=",
+            "maxResults=%31",
+            "maxresults=x",
         ] {
-            assert_eq!(query(Some(asked), &[]).is_ok(), is_fine, "{asked}");
+            assert_eq!(query(Some(good), None).as_deref(), Ok(good));
+        }
+        for bad in [
+            "maxResults=x",
+            "firstResult=-1",
+            "maxResults=2147483648",
+            "a=b&maxResults=1.0",
+            "max%52esults=+1",
+        ] {
+            assert_eq!(
+                query(Some(bad), None).unwrap_err().code(),
+                "bad_request",
+                "{bad}"
+            );
         }
     }
 

@@ -27,8 +27,8 @@ pub(super) enum Call {
 /// What of the request or the answer is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Translation {
-    /// Nothing but the path; these parameters are added to the query where it does not have them.
-    Read(&'static [(&'static str, &'static str)]),
+    /// Nothing but the path, and this default of the query.
+    Read(Option<DefaultParameter>),
     /// The variables of a start; the answer is 201.
     Start,
     /// The variables of a completion.
@@ -44,16 +44,16 @@ pub(super) enum Translation {
 }
 
 impl Translation {
-    /// The parameters that are added to the query where it does not have them.
-    pub(super) fn defaults(self) -> &'static [(&'static str, &'static str)] {
+    /// What is asked for unless the caller says otherwise.
+    pub(super) fn default(self) -> Option<DefaultParameter> {
         match self {
-            Self::Read(defaults) => defaults,
+            Self::Read(default) => default,
             Self::Start
             | Self::Complete
             | Self::Claim
             | Self::Unclaim
             | Self::Suspend(_)
-            | Self::Delete => &[],
+            | Self::Delete => None,
         }
     }
 
@@ -69,6 +69,15 @@ impl Translation {
             Self::Delete => Some("is left out; a `reason` goes into the audit log"),
         }
     }
+}
+
+/// A parameter that is asked for unless the caller says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DefaultParameter {
+    pub(super) name: &'static str,
+    pub(super) value: &'static str,
+    /// Other parameters with which the engine refuses it.
+    pub(super) refused_with: &'static [&'static str],
 }
 
 /// What a method and a path below the prefix mean.
@@ -135,7 +144,7 @@ const fn read(path: &'static str, engine: &'static str) -> Route {
     route(
         Method::GET,
         path,
-        Call::Engine(engine, Translation::Read(&[])),
+        Call::Engine(engine, Translation::Read(None)),
     )
 }
 
@@ -148,10 +157,7 @@ pub(super) static ROUTES: [Route; 21] = [
     route(
         Method::GET,
         "/processes",
-        Call::Engine(
-            "/process-definition",
-            Translation::Read(&[("latestVersion", "true")]),
-        ),
+        Call::Engine("/process-definition", Translation::Read(Some(LATEST))),
     ),
     read("/processes/{}", "/process-definition/key/{}"),
     read("/processes/{}/xml", "/process-definition/key/{}/xml"),
@@ -177,7 +183,7 @@ pub(super) static ROUTES: [Route; 21] = [
         // Else the engine shows a JSON value as the bean that holds it.
         Call::Engine(
             "/process-instance/{}/variables",
-            Translation::Read(&[AS_TEXT]),
+            Translation::Read(Some(AS_TEXT)),
         ),
     ),
     write(
@@ -200,7 +206,7 @@ pub(super) static ROUTES: [Route; 21] = [
     route(
         Method::GET,
         "/tasks/{}/form",
-        Call::Engine("/task/{}/form-variables", Translation::Read(&[AS_TEXT])),
+        Call::Engine("/task/{}/form-variables", Translation::Read(Some(AS_TEXT))),
     ),
     write(
         "/tasks/{}/complete",
@@ -217,8 +223,19 @@ pub(super) static ROUTES: [Route; 21] = [
     route(Method::GET, "/statistics", Call::Statistics),
 ];
 
+const LATEST: DefaultParameter = DefaultParameter {
+    name: "latestVersion",
+    value: "true",
+    // 500 "Calling latest() can only be used in combination with key ..", Operaton 1.0.3 and Camunda 7.24.
+    refused_with: &["version", "deploymentId", "processDefinitionId"],
+};
+
 /// Values of JSON and of objects as they are stored.
-const AS_TEXT: (&str, &str) = ("deserializeValues", "false");
+const AS_TEXT: DefaultParameter = DefaultParameter {
+    name: "deserializeValues",
+    value: "false",
+    refused_with: &[],
+};
 
 #[cfg(test)]
 mod tests {

@@ -226,25 +226,44 @@ fn typed<'a>(name: &str, kind: Kind, json: &'a RawValue) -> Result<Typed<'a>, Pr
     Ok(Typed::Inferred { value, r#type })
 }
 
+/// Whether it is a typed variable; one that the engine's reader breaks on, with a 500, is refused.
 fn is_typed(name: &str, json: &RawValue) -> Result<bool, Problem> {
-    let (mut has_value, mut has_others, mut has_empty_type) = (false, false, false);
-    let json = json.get().as_bytes();
-    members(json, |reader, member| {
-        has_value |= member == "value";
-        has_others |= !matches!(member, "value" | "type" | "valueInfo" | "local");
-        let value = reader.skip()?;
-        has_empty_type |= member == "type" && json.get(value) == Some(br#""""#);
+    let (mut has_value, mut has_others, mut is_sound) = (false, false, true);
+    members(json.get().as_bytes(), |reader, member| {
+        match (member, reader.kind()?) {
+            ("type", Kind::String) => {
+                is_sound &= !reader.str()?.is_empty();
+                return Ok(());
+            }
+            ("valueInfo", Kind::Object) => {
+                reader.object(|reader, member| {
+                    let is_name = matches!(reader.kind()?, Kind::String | Kind::Null);
+                    let must_be = matches!(member, "objectTypeName" | "serializationDataFormat");
+                    is_sound &= is_name || !must_be;
+                    reader.skip()?;
+                    Ok::<_, Problem>(Fate::Keep)
+                })?;
+                return Ok(());
+            }
+            ("type" | "valueInfo", kind) => is_sound &= kind == Kind::Null,
+            ("value", _) => has_value = true,
+            ("local", _) => {}
+            _ => has_others = true,
+        }
+        reader.skip()?;
         Ok(())
     })?;
-    let is_typed = has_value && !has_others;
-    if is_typed && has_empty_type {
-        // The engine looks at its first letter, and fails.
-        return Err(invalid(format!(
-            "The variable `{}` has an empty type: name one, or leave it out.",
-            cut(name)
-        )));
+    if !has_value || has_others {
+        return Ok(false);
     }
-    Ok(is_typed)
+    if is_sound {
+        return Ok(true);
+    }
+    Err(invalid(format!(
+        "The variable `{}` is not typed well: `type` must be a name, `valueInfo` an object, and its \
+         `objectTypeName` and `serializationDataFormat` strings.",
+        cut(name)
+    )))
 }
 
 fn number(name: &str, digits: &str) -> Result<&'static str, Problem> {
@@ -357,9 +376,28 @@ mod tests {
             r#"{ "value" : 12345678901234567890 , "type":"Long"}"#,
             r#"{"type":"Object","value":"{}","valueInfo":{"objectTypeName":"x"},"local":true}"#,
             r#"{"value":{"a":1}}"#,
+            r#"{"value":1,"type":null,"valueInfo":null}"#,
+            r#"{"value":"eA==","type":"File","valueInfo":{"filename":7,"objectTypeName":null}}"#,
         ] {
             assert_eq!(started(json).as_deref(), Ok(json));
         }
+        for json in [
+            r#"{"value":1,"type":""}"#,
+            r#"{"value":1,"type":7}"#,
+            r#"{"value":1,"type":["Integer"]}"#,
+            r#"{"value":1,"valueInfo":7}"#,
+            r#"{"value":1,"valueInfo":[]}"#,
+            r#"{"value":"{}","type":"Object","valueInfo":{"objectTypeName":7}}"#,
+            r#"{"valueInfo":{"serializationDataFormat":{}},"value":"{}"}"#,
+        ] {
+            let refused = started(json).unwrap_err();
+            assert!(
+                refused.starts_with("The variable `v` is not typed well"),
+                "{json}: {refused}"
+            );
+        }
+        // Not typed at all, so nothing of it is looked at.
+        assert!(started(r#"{"value":1,"type":"","unit":"kg"}"#).is_ok());
     }
 
     #[test]
@@ -381,8 +419,6 @@ mod tests {
             let refused = started(json).unwrap_err();
             assert!(refused.starts_with(why), "{json}: {refused}");
         }
-        let refused = started(r#"{"value":1,"type":""}"#).unwrap_err();
-        assert!(refused.starts_with("The variable `v` has an empty type"));
         for json in [r#"{"value":1,"value":2}"#, "tru", "01", "", r#""\ud800""#] {
             started(json).unwrap_err();
         }

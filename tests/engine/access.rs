@@ -83,7 +83,8 @@ const ROWS: &[Refused] = &[
     // People, and what they did.
     post("identity/verify", r#"{"username":"demo","password":"demo"}"#, "verifyUser", Shows("\"authenticated\":true")),
     get("identity/groups?userId=demo", "getGroupInfo", Shows("\"groups\"")),
-    get("user", "getUsers", Shows("\"demo\"")),
+    // `/api/user` is the workflow API's.
+    get("engine/default/user", "getUsers", Shows("\"demo\"")),
     get("user/demo/profile", "getUserProfile", Shows("\"demo\"")),
     get("group", "getQueryGroups", Shows("operaton-admin")),
     get("history/user-operation?entityType=Task", "queryUserOperationEntries", Shows("\"userId\":\"demo\"")),
@@ -325,7 +326,7 @@ deny = ["fetchAndLock"]
             204,
         ),
         ("operator", post(), "deployment/create", DEPLOYMENT, 403),
-        ("operator", get(), "user", "", 403),
+        ("operator", get(), "engine/default/user", "", 403),
         ("worker", post(), "external-task/fetchAndLock", worker, 200),
         ("worker", get(), "task", "", 403),
         ("deployer", post(), "deployment/create", DEPLOYMENT, 200),
@@ -345,7 +346,7 @@ deny = ["fetchAndLock"]
         ),
         ("admin", post(), "user/create", user, 204),
         ("admin", get(), "nothing", "", 404),
-        ("transparent", get(), "user", "", 200),
+        ("transparent", get(), "engine/default/user", "", 200),
         ("transparent", get(), "nothing", "", 404),
         (
             "transparent",

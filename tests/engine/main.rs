@@ -1,7 +1,7 @@
-//! The acceptance tests: the gateway's own binary in front of a real Operaton.
+//! The acceptance tests: the gateway's own binary in front of a real Operaton, some in front of a real Camunda 7 too.
 //!
 //! They need a JDK 17 and Maven, so they are built with the feature `acceptance` alone
-//! (`make test` switches it on). The engine is started once for all of them; each test deploys
+//! (`make test` switches it on). Each engine is started once for all of them; each test deploys
 //! models of its own and looks at nothing else.
 
 #![expect(
@@ -25,3 +25,4 @@ mod review;
 mod starts;
 mod support;
 mod tricks;
+mod workflow;

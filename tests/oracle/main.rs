@@ -88,7 +88,7 @@ fn the_engine_reads_in_every_spliced_body_what_the_gateway_promises() {
     let classes = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let unpacked = Command::new("jar")
         .arg("xf")
-        .arg(jar::build())
+        .arg(jar::build(&jar::OPERATON))
         .arg("BOOT-INF/lib")
         .current_dir(&classes)
         .status()

@@ -1,9 +1,10 @@
-//! A real Operaton, built by Maven, shared by all tests of this binary.
+//! Real engines, built by Maven: an Operaton and a Camunda 7 shared by all tests of this binary.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,28 +13,40 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::http::{Answer, basic, json_request, request, send};
+use super::jar::Sources;
 use super::{DEADLINE, jar};
 
 /// The engine's process, and what a test asks of it behind the gateway's back.
 pub(crate) struct Engine {
     address: SocketAddr,
     /// Its standard input closes when this process ends, however it ends, and then it ends too.
-    _process: Child,
+    process: Mutex<Child>,
 }
 
 impl Engine {
-    /// The engine of this test binary, started by whoever asks first.
+    /// The Operaton of this test binary, started by whoever asks first.
     pub(crate) async fn shared() -> &'static Self {
         static ENGINE: OnceCell<Engine> = OnceCell::const_new();
-        ENGINE.get_or_init(Self::start).await
+        ENGINE.get_or_init(|| Self::start(&jar::OPERATON)).await
     }
 
-    async fn start() -> Self {
-        let started = tokio::task::spawn_blocking(|| launch(&jar::build()));
+    /// The Camunda 7 of this test binary: its JSON data format is complete.
+    pub(crate) async fn camunda() -> &'static Self {
+        static ENGINE: OnceCell<Engine> = OnceCell::const_new();
+        ENGINE.get_or_init(|| Self::start(&CAMUNDA)).await
+    }
+
+    /// An Operaton of the test's own, which may be paused and stopped.
+    pub(crate) async fn own() -> Self {
+        Self::start(&jar::OPERATON).await
+    }
+
+    async fn start(sources: &'static Sources) -> Self {
+        let started = tokio::task::spawn_blocking(|| launch(&jar::build(sources)));
         let (process, address) = started.await.expect("an engine that starts");
         let engine = Self {
             address,
-            _process: process,
+            process: Mutex::new(process),
         };
         let deadline = Instant::now() + DEADLINE;
         while engine.get("/version").await.status != 200 {
@@ -44,6 +57,36 @@ impl Engine {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         engine
+    }
+
+    /// Lets it do nothing until what is returned is dropped: its system still takes connections.
+    ///
+    /// A shell lets it go on at the end of its input, so that no engine is left behind that cannot see
+    /// the end of its own.
+    pub(crate) fn pause(&self) -> Paused {
+        let id = self.process.lock().unwrap().id().to_string();
+        let mut shell = Command::new("sh")
+            .args([
+                "-c",
+                "kill -STOP $0 && echo paused; cat; kill -CONT $0",
+                &id,
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(shell.stdout.take().unwrap());
+        output.read_line(&mut said).unwrap();
+        assert_eq!(said, "paused\n");
+        Paused { shell }
+    }
+
+    /// Ends it: nobody listens at its address any more.
+    pub(crate) fn stop(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -158,6 +201,31 @@ impl Engine {
         .collect()
     }
 }
+
+/// An engine that does nothing, until this is dropped.
+pub(crate) struct Paused {
+    shell: Child,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        drop(self.shell.wait());
+    }
+}
+
+/// Camunda 7, with the plugin and the data formats for JSON.
+const CAMUNDA: Sources = [
+    ("pom.xml", include_str!("../camunda/pom.xml")),
+    (
+        "src/main/resources/application.yaml",
+        include_str!("../camunda/src/main/resources/application.yaml"),
+    ),
+    (
+        "src/main/java/engine/Engine.java",
+        include_str!("../camunda/src/main/java/engine/Engine.java"),
+    ),
+];
 
 /// Starts the jar and waits for the line in which it says where it listens.
 fn launch(jar: &Path) -> (Child, SocketAddr) {

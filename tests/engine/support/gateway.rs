@@ -20,7 +20,7 @@ pub(crate) struct Gateway {
     address: SocketAddr,
     watchdog: Child,
     log: Arc<Mutex<String>>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// What one gateway's configuration has that another's has not.
@@ -92,7 +92,7 @@ impl Gateway {
             address,
             watchdog,
             log,
-            _directory: directory,
+            directory,
         };
         gateway.wait_for_keys(issuer).await;
         gateway
@@ -105,6 +105,11 @@ impl Gateway {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// What it has written so far into a file that its configuration names.
+    pub(crate) fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(name)).unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str, authorization: &str) -> Answer {

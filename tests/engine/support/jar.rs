@@ -1,4 +1,4 @@
-//! The engine's jar, built by Maven and kept; `tests/oracle` takes the engine's classes out of it.
+//! An engine's jar, built by Maven and kept; `tests/oracle` takes the engine's classes out of it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,15 +8,18 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-/// The engine's jar: from the cache, or built into it.
-pub(crate) fn build() -> PathBuf {
+/// A Maven project, part of this binary so that its name in the cache cannot lie: paths and their texts.
+pub(crate) type Sources = [(&'static str, &'static str); 3];
+
+/// The jar of these sources: from the cache, or built into it.
+pub(crate) fn build(sources: &Sources) -> PathBuf {
     let cache = std::env::var_os("BPMGATE_ENGINE_CACHE").map_or_else(
         || Path::new(env!("CARGO_TARGET_TMPDIR")).join("engine"),
         PathBuf::from,
     );
     fs::create_dir_all(&cache).expect("a directory for the engine");
-    let sources = SOURCES.map(|(path, text)| [path, text].concat()).concat();
-    let hash = BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, sources.as_bytes()).as_ref()[..12]);
+    let named = sources.map(|(path, text)| [path, text].concat()).concat();
+    let hash = BASE64_URL_SAFE_NO_PAD.encode(&digest(&SHA256, named.as_bytes()).as_ref()[..12]);
     let jar = cache.join(format!("engine-{hash}.jar"));
 
     // Two runs at the same time: one builds, the other waits here and finds the jar.
@@ -26,7 +29,7 @@ pub(crate) fn build() -> PathBuf {
         return jar;
     }
     let project = tempfile::tempdir_in(&cache).unwrap();
-    for (path, text) in SOURCES {
+    for (path, text) in sources {
         let file = project.path().join(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
@@ -47,8 +50,8 @@ pub(crate) fn build() -> PathBuf {
     jar
 }
 
-/// The Maven project, part of this binary so that its name in the cache cannot lie.
-const SOURCES: [(&str, &str); 3] = [
+/// Operaton.
+pub(crate) const OPERATON: Sources = [
     ("pom.xml", include_str!("../operaton/pom.xml")),
     (
         "src/main/resources/application.yaml",

@@ -122,6 +122,49 @@ pub(crate) fn by_event(key: &str, initiator: &str) -> String {
     )
 }
 
+/// A process whose start and task have forms: `amount`, at least 10, and `note` with a default.
+pub(crate) fn with_forms(key: &str) -> String {
+    let task = task(key);
+    let form = r#"<extensionElements><camunda:formData>
+      <camunda:formField id="amount" type="long"><camunda:validation>
+        <camunda:constraint name="required"/><camunda:constraint name="min" config="10"/>
+      </camunda:validation></camunda:formField>
+      <camunda:formField id="note" type="string" defaultValue="none"/>
+    </camunda:formData></extensionElements>"#;
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:camunda="http://camunda.org/schema/1.0/bpmn" targetNamespace="acceptance">
+  <process id="{key}" name="With forms" isExecutable="true">
+    <startEvent id="start">{form}</startEvent>
+    <sequenceFlow id="flow" sourceRef="start" targetRef="{task}"/>
+    <userTask id="{task}" name="Fill in">{form}</userTask>
+  </process>
+</definitions>
+"#
+    )
+}
+
+/// A process that goes on to a service task which fails: at once, or once its task is complete.
+pub(crate) fn failing(key: &str, at_once: bool) -> String {
+    let task = task(key);
+    let first = if at_once { "fail" } else { &task };
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:camunda="http://camunda.org/schema/1.0/bpmn" targetNamespace="acceptance">
+  <process id="{key}" isExecutable="true">
+    <startEvent id="start"/>
+    <sequenceFlow id="flow" sourceRef="start" targetRef="{first}"/>
+    <userTask id="{task}"/>
+    <sequenceFlow id="on" sourceRef="{task}" targetRef="fail"/>
+    <serviceTask id="fail" camunda:expression="${{noSuchBean.call()}}"/>
+  </process>
+</definitions>
+"#
+    )
+}
+
 /// A process that a timer starts, far from now.
 pub(crate) fn by_timer(key: &str) -> String {
     let task = task(key);
