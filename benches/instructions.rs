@@ -8,6 +8,8 @@
 //! than 3 % over that fails with the name of the path. Sockets, hyper and the kernel are not in it.
 #![allow(
     unused_qualifications,
+    missing_docs,
+    clippy::exit,
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "what fails in a set-up ends the bench"

@@ -12,10 +12,10 @@
 mod builtin;
 mod object_types;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 pub use builtin::Builtin;
@@ -79,6 +79,8 @@ pub struct Profile {
     members: Members,
     allow: BTreeSet<&'static str>,
     deny: BTreeSet<&'static str>,
+    /// What comes of all that, by the row's place in the catalogue.
+    allows: Arc<[bool]>,
 }
 
 /// A name in `allow` or `deny` that is neither an operation's id nor a group.
@@ -105,8 +107,7 @@ impl Profile {
         };
         profile.allow.extend(named(allow)?);
         profile.deny.extend(named(deny)?);
-        profile.members.people = profile.allows_id(READS_PEOPLE);
-        Ok(profile)
+        Ok(profile.settled())
     }
 
     /// The name in the configuration and in answers.
@@ -115,17 +116,21 @@ impl Profile {
         &self.name
     }
 
-    fn allows_id(&self, id: &str) -> bool {
-        let mut rows = Catalogue::builtin().operations().iter();
-        rows.find(|row| row.id == id)
-            .is_some_and(|row| self.allows(row))
+    /// Decides on every row once for all requests.
+    fn settled(mut self) -> Self {
+        let rows = Catalogue::builtin().operations();
+        let allows = |row: &Operation| {
+            !self.deny.contains(row.id) && (self.allow.contains(row.id) || self.base.allows(row))
+        };
+        self.members.people = rows.iter().any(|row| row.id == READS_PEOPLE && allows(row));
+        self.allows = rows.iter().map(allows).collect();
+        self
     }
 
     /// Whether the profile allows this row.
     #[must_use]
     pub fn allows(&self, operation: &Operation) -> bool {
-        !self.deny.contains(operation.id)
-            && (self.allow.contains(operation.id) || self.base.allows(operation))
+        self.allows.get(operation.place) == Some(&true)
     }
 }
 
@@ -138,7 +143,9 @@ impl From<Builtin> for Profile {
             members: base.members(),
             allow: BTreeSet::new(),
             deny: BTreeSet::new(),
+            allows: Arc::default(),
         }
+        .settled()
     }
 }
 
@@ -255,6 +262,9 @@ impl AccessRules {
     }
 }
 
+/// The engine takes an expression for many a parameter by its name with this at the end.
+const EXPRESSIONS: Guarded = Guarded::Suffix("Expression");
+
 /// Who may ask for people may see them in HAL answers too.
 const READS_PEOPLE: &str = "getUserProfile";
 
@@ -291,27 +301,12 @@ fn is_or_has(value: &Value, wanted: &str) -> bool {
 /// The first query parameter that needs more than the operation. Any read may carry an expression in
 /// its query; in the table only those that take one in their body are marked.
 fn guarded_name(operation: &Operation, members: Members, query: &str) -> Option<String> {
-    let guards: Vec<Guarded> = operation
-        .guarded
-        .iter()
-        .copied()
-        .chain([Guarded::Suffix("Expression")])
-        .filter(|&guarded| !members.may_use(guarded))
-        .collect();
-    if guards.is_empty() {
-        return None;
-    }
-    query.split('&').find_map(|pair| {
-        let name = pair
-            .split_once('=')
-            .map_or(pair, |(name, _)| name)
-            .replace('+', " ");
-        let name = percent_decode_str(&name).decode_utf8_lossy().into_owned();
-        guards
-            .iter()
-            .any(|guarded| guarded.matches(&name))
-            .then_some(name)
-    })
+    let guards = operation.guarded.iter().chain([&EXPRESSIONS]);
+    let guards = guards.filter(|guarded| !members.may_use(**guarded));
+    form_urlencoded::parse(query.as_bytes())
+        .map(|(name, _)| name)
+        .find(|name| guards.clone().any(|guarded| guarded.matches(name)))
+        .map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub struct Operation {
     pub user_fields: Vec<&'static str>,
     /// Body and query members that need more than the operation.
     pub guarded: Vec<Guarded>,
+    /// The row's place in the table.
+    pub(crate) place: usize,
 }
 
 /// What an operation does.
@@ -279,6 +281,7 @@ impl Catalogue {
                 response: Response::parse(response),
                 user_fields: list(user_fields).collect(),
                 guarded: list(guarded).map(Guarded::parse).collect(),
+                place: operations.len(),
             });
         }
         Self { operations, root }

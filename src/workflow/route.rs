@@ -8,7 +8,13 @@ pub(super) struct Route {
     /// The method; HEAD is a GET here.
     pub(super) method: Method,
     /// The path below the prefix; `{}` is a parameter.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "its parts are what is compared")
+    )]
     pub(super) path: &'static str,
+    /// What of it stands before the parameter, and behind it where there is one.
+    parts: (&'static str, Option<&'static str>),
     /// What is done.
     pub(super) call: Call,
 }
@@ -100,7 +106,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
     };
     let mut allow = Vec::new();
     for route in &ROUTES {
-        let Some(parameter) = matches(route.path, path) else {
+        let Some(parameter) = route.parameter(path) else {
             continue;
         };
         if route.method == *wanted {
@@ -121,23 +127,45 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
 }
 
 impl Route {
+    /// The parameter of a path that fits, empty where the template has none.
+    fn parameter<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let (before, after) = self.parts;
+        let rest = path.strip_prefix(before)?;
+        let Some(after) = after else {
+            return rest.is_empty().then_some("");
+        };
+        let parameter = rest.strip_suffix(after)?;
+        (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
+    }
+
     /// `/user` is the engine's too, for every other method.
     fn shares_its_path(&self) -> bool {
         self.call == Call::User
     }
 }
 
-/// The parameter of a path that fits, empty where the template has none.
-fn matches<'a>(template: &str, path: &'a str) -> Option<&'a str> {
-    let Some((before, after)) = template.split_once("{}") else {
-        return (template == path).then_some("");
-    };
-    let parameter = path.strip_prefix(before)?.strip_suffix(after)?;
-    (!parameter.is_empty() && !parameter.contains('/')).then_some(parameter)
+const fn route(method: Method, path: &'static str, call: Call) -> Route {
+    let parts = parts(path);
+    Route {
+        method,
+        path,
+        parts,
+        call,
+    }
 }
 
-const fn route(method: Method, path: &'static str, call: Call) -> Route {
-    Route { method, path, call }
+/// Taken apart once, as every request of the transparent way is held against all rows.
+#[expect(clippy::indexing_slicing, reason = "within the text")]
+const fn parts(path: &'static str) -> (&'static str, Option<&'static str>) {
+    let mut at = 0;
+    while at < path.len() {
+        if path.as_bytes()[at] == b'{' {
+            let (before, rest) = path.split_at(at);
+            return (before, Some(rest.split_at("{}".len()).1));
+        }
+        at += 1;
+    }
+    (path, None)
 }
 
 const fn read(path: &'static str, engine: &'static str) -> Route {
