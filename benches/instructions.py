@@ -23,12 +23,10 @@ def counted():
 
 def instructions(summary):
     for profile in summary["profiles"]:
-        total = profile["summaries"]["total"]["summary"]
-        if "Callgrind" in total:
-            new = total["Callgrind"]["Ir"]["metrics"]
-            while isinstance(new, dict):
-                new = next(iter(new.values()))
-            return new[0] if isinstance(new, list) else new
+        counts = profile["data"]["total"]["metrics"].get("Ir")
+        if counts:
+            values = counts["values"]
+            return values["new"] if isinstance(values, dict) else values
     raise SystemExit("error: no counts in the summary")
 
 
