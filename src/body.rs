@@ -39,6 +39,12 @@ impl Body {
         Bytes::new().into()
     }
 
+    /// Whether all of it is in memory, so that it costs nothing more to send it.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self.kind, BodyKind::Bytes { .. })
+    }
+
     /// A stream of any type.
     pub fn stream<B>(body: B) -> Self
     where

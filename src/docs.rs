@@ -1,5 +1,6 @@
 //! The page at `/docs`: the workflow API in Swagger UI, whose files are in the binary.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -32,7 +33,12 @@ pub fn page(file: &str, public_url: Option<&str>) -> Result<Response<Body>, Prob
     let found = utoipa_swagger_ui::serve(file, CONFIG.clone()).map_err(|_| Problem::Internal)?;
     let found = found.ok_or(Problem::NotFound)?;
     let content_type = HeaderValue::try_from(found.content_type).map_err(|_| Problem::Internal)?;
-    let mut answer = Response::new(Body::from(Bytes::from(found.bytes.into_owned())));
+    let bytes = match found.bytes {
+        // The files are large, and nobody knows how long they are being sent.
+        Cow::Borrowed(file) => Bytes::from_static(file),
+        Cow::Owned(file) => Bytes::from(file),
+    };
+    let mut answer = Response::new(Body::from(bytes));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
     for (name, value) in [
@@ -98,6 +104,16 @@ mod tests {
                 .await
                 .contains("../openapi.json")
         );
+    }
+
+    #[tokio::test]
+    async fn a_file_is_not_copied_for_each_request() {
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            let body = page("/swagger-ui-bundle.js", None).unwrap().into_body();
+            places.push(body.collect().await.unwrap().to_bytes().as_ptr());
+        }
+        assert_eq!(places[0], places[1]);
     }
 
     #[test]

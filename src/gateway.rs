@@ -154,11 +154,9 @@ where
         // as soon as it is known who calls, and before anything is done for them
         .layer(LimitCallerLayer::new(r.requests_in_flight_per_caller))
         // what frontends call becomes what the engine calls it; from here on there is no difference
-        .layer(option_layer(
-            r.workflow_prefix
-                .as_deref()
-                .map(|prefix| WorkflowLayer::new(prefix, bodies.clone())),
-        ))
+        .layer(option_layer(r.workflow_prefix.as_deref().map(|prefix| {
+            WorkflowLayer::new(prefix, bodies.clone()).with_access(r.access.clone())
+        })))
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // below the match, which says what writes, and above all that may deny: it records both

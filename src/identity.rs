@@ -4,9 +4,11 @@
 //! nothing else; no header, path or body of the request takes part. It is cheap to clone.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
+
+use crate::problem::Problem;
 
 /// The caller, as the verified token names them.
 ///
@@ -132,12 +134,27 @@ impl Identity {
         self.0.expires
     }
 
+    /// Refuses what has been read of a request long after its token's end: whoever sends a body for hours would
+    /// else act with a token that is over.
+    ///
+    /// # Errors
+    /// [`Problem::TokenExpired`], a minute after the end.
+    pub fn check_not_long_over(&self) -> Result<(), Problem> {
+        if self.expires() + LATE_BODY < SystemTime::now() {
+            return Err(Problem::TokenExpired);
+        }
+        Ok(())
+    }
+
     /// Every claim of the token.
     #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
         &self.0.claims
     }
 }
+
+/// How long after its token's end a request's body may have arrived.
+const LATE_BODY: Duration = Duration::from_mins(1);
 
 /// Shows whose identity it is, but no claim.
 impl std::fmt::Debug for Identity {
@@ -164,7 +181,7 @@ pub(crate) mod tests {
             last_name: None,
             roles: Vec::new(),
             tenant: None,
-            expires: SystemTime::now() + std::time::Duration::from_hours(1),
+            expires: SystemTime::now() + Duration::from_hours(1),
             claims: Arc::default(),
         })
     }

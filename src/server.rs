@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -26,6 +26,23 @@ pub use connection::{Connections, Limits};
 pub(crate) use resources::ConfiguredKeys;
 
 use crate::body::{Body, BoxError};
+
+/// Listens with room for a burst of clients that have not been accepted yet: where there is none, Linux falls
+/// back to SYN cookies, and resets connections that it had confirmed.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As other servers do: the port can be taken again at once after a restart.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Clients that wait to be accepted; the kernel's own bound (`net.core.somaxconn`) may be lower.
+const BACKLOG: u32 = 4096;
 
 /// A bound listener that is ready to accept.
 #[derive(Debug)]
@@ -39,8 +56,9 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be bound.
+    #[expect(clippy::unused_async, reason = "it must be called within a runtime")]
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
@@ -146,3 +164,22 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 
 /// The pause after a failed accept, so that a lack of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fewer than any kernel of these days lets wait.
+    #[tokio::test]
+    async fn a_burst_of_clients_waits_to_be_accepted() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = JoinSet::new();
+        for _ in 0..1000 {
+            clients.spawn(TcpStream::connect(address));
+        }
+        let connected = tokio::time::timeout(Duration::from_secs(20), clients.join_all());
+        let connected = connected.await.expect("nobody is sent away");
+        assert!(connected.iter().all(Result::is_ok));
+    }
+}

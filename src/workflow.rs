@@ -18,26 +18,30 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join4;
 use http::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, TRAILER,
-    TRANSFER_ENCODING,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue,
+    TRAILER, TRANSFER_ENCODING,
 };
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body as HttpBody;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use pin_project_lite::pin_project;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 use tower::{Layer, Service, ServiceExt};
 
+use crate::access::AccessRules;
 use crate::audit::cut;
 use crate::body::{Body, BoxError};
 use crate::identity::Identity;
 use crate::json_body::{JsonBodies, Memory, declare};
 use crate::layer::own::json_answer;
+use crate::operation::Catalogue;
 use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::Findings;
@@ -74,6 +78,7 @@ use route::{Call, DefaultParameter, Found, Translation};
 pub struct WorkflowLayer {
     prefix: Arc<[String; 1]>,
     bodies: JsonBodies,
+    access: Option<Arc<AccessRules>>,
 }
 
 impl WorkflowLayer {
@@ -81,7 +86,29 @@ impl WorkflowLayer {
     #[must_use]
     pub fn new(prefix: &str, bodies: JsonBodies) -> Self {
         let prefix = Arc::new([prefix.trim_end_matches('/').to_owned()]);
-        Self { prefix, bodies }
+        Self {
+            prefix,
+            bodies,
+            access: None,
+        }
+    }
+
+    /// Asks these rules before a body is read or several requests are made of one, so that neither is done for
+    /// those who may not. What is denied goes on inwards without a body, to be denied there.
+    #[must_use]
+    pub fn with_access(self, access: Arc<AccessRules>) -> Self {
+        Self {
+            access: Some(access),
+            ..self
+        }
+    }
+
+    /// Whether a request to the engine would be denied.
+    fn denies(&self, caller: &Identity, method: &Method, path: &str, query: &str) -> bool {
+        let matched = Catalogue::builtin().find(method, path);
+        self.access
+            .as_ref()
+            .is_some_and(|access| access.decide(caller, &matched, Some(query)).is_err())
     }
 }
 
@@ -144,8 +171,8 @@ where
         let unready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, unready);
         let asking = Asking {
-            prefix: self.api.prefix.clone(),
-            bodies: self.api.bodies.clone(),
+            api: self.api.clone(),
+            caller,
             inner,
         };
         WorkflowFuture::boxed(async move {
@@ -153,13 +180,11 @@ where
                 Call::Engine(template, translation) => {
                     let path = template.replace("{}", &parameter);
                     let is_list = parameter.is_empty();
-                    asking
-                        .engine(request, &path, is_list, translation, &caller)
-                        .await
+                    asking.engine(request, &path, is_list, translation).await
                 }
                 Call::User => {
                     note_route(&request, "/user");
-                    Ok(user(&caller))
+                    Ok(user(&asking.caller))
                 }
                 Call::Statistics => asking.statistics(request).await,
             }
@@ -219,8 +244,8 @@ impl<F> std::fmt::Debug for WorkflowFuture<F> {
 
 /// One request's way to the engine.
 struct Asking<S> {
-    prefix: Arc<[String; 1]>,
-    bodies: JsonBodies,
+    api: WorkflowLayer,
+    caller: Identity,
     inner: S,
 }
 
@@ -232,7 +257,6 @@ impl<S> Asking<S> {
         path: &str,
         is_list: bool,
         translation: Translation,
-        caller: &Identity,
     ) -> Result<Response<Body>, Problem>
     where
         S: Service<Request<B>, Response = Response<Body>>,
@@ -243,9 +267,13 @@ impl<S> Asking<S> {
         let (mut head, body) = request.into_parts();
         let query = query(head.uri.query(), translation.default())?;
         head.uri = self.target(path, &query)?;
-        head.headers
-            .insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let (request, _memory) = translated(&self.bodies, head, body, translation, caller).await?;
+        head.method = translation.method(&head.method);
+        as_plain_json(&mut head);
+        let (request, _memory) = if self.api.denies(&self.caller, &head.method, path, &query) {
+            (without_body(head), None)
+        } else {
+            translated(&self.api.bodies, head, body, translation, &self.caller).await?
+        };
         let mut answer = self.inner.call(request).await.map_err(Into::into)?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
             return Err(refusal(answer, is_list).await);
@@ -264,16 +292,24 @@ impl<S> Asking<S> {
         B: From<Bytes>,
     {
         note_route(&request, "/statistics");
-        let head = request.into_parts().0;
+        let mut head = request.into_parts().0;
+        head.method = Method::GET;
+        as_plain_json(&mut head);
+        // Where one is denied none is asked for: it is the only one sent on, to be denied.
+        let denied = COUNTS
+            .iter()
+            .find(|(path, query)| self.api.denies(&self.caller, &Method::GET, path, query));
+        if let Some((path, query)) = denied {
+            head.uri = self.target(path, query)?;
+            let answer = self.inner.oneshot(without_body(head)).await;
+            return answer.map_err(Into::into);
+        }
         let counts = {
             let count = |path: &str, query: &str| {
                 let (inner, target, mut head) =
                     (self.inner.clone(), self.target(path, query), head.clone());
                 async move {
-                    head.method = Method::GET;
                     head.uri = target?;
-                    head.headers
-                        .insert(ACCEPT, HeaderValue::from_static("application/json"));
                     let answer = inner.oneshot(without_body(head)).await;
                     counted(answer.map_err(Into::into)?).await
                 }
@@ -300,7 +336,7 @@ impl<S> Asking<S> {
     }
 
     fn target(&self, path: &str, query: &str) -> Result<http::Uri, Problem> {
-        let [prefix] = &*self.prefix;
+        let [prefix] = &*self.api.prefix;
         let mark = if query.is_empty() { "" } else { "?" };
         [prefix, path, mark, query]
             .concat()
@@ -322,7 +358,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (json, memory) = match translation {
-        Translation::Read(_) => return Ok((Request::from_parts(head, body), None)),
+        Translation::Read(_) => return Ok((without_body(head), None)),
         Translation::Start => {
             let (body, memory) = bodies.read(&head.headers, body).await?;
             (variables::start(&body)?, Some(memory))
@@ -336,14 +372,12 @@ where
             (variables::claim(&body, caller.id())?, Some(memory))
         }
         Translation::Suspend(suspended) => {
-            head.method = Method::PUT;
-            (
-                json!({"suspended": suspended}).to_string().into_bytes(),
-                None,
-            )
+            let json = json!({"suspended": suspended});
+            (json.to_string().into_bytes(), None)
         }
         Translation::Delete => {
             let (body, _) = bodies.read(&head.headers, body).await?;
+            caller.check_not_long_over()?;
             if let Some(reason) = variables::reason(&body)?
                 && let Some(findings) = head.extensions.get::<Findings>()
             {
@@ -351,7 +385,12 @@ where
             }
             return Ok((without_body(head), None));
         }
-        Translation::Unclaim => return Ok((without_body(head), None)),
+        Translation::Unclaim => {
+            let mut request = without_body(head);
+            // Without a length a POST is refused by strict proxies (RFC 9110 §8.6).
+            request.headers_mut().insert(CONTENT_LENGTH, 0.into());
+            return Ok((request, None));
+        }
     };
     let json = Bytes::from(json);
     declare(&mut head.headers, &json);
@@ -406,17 +445,8 @@ pub fn meaning(method: &Method, path: &str, asked: Option<&str>) -> Result<Meani
         Call::Engine(template, translation) => {
             let query = query(asked, translation.default())?;
             let mark = if query.is_empty() { "" } else { "?" };
-            let method = match translation {
-                Translation::Suspend(_) => &Method::PUT,
-                Translation::Read(_)
-                | Translation::Start
-                | Translation::Complete
-                | Translation::Claim
-                | Translation::Unclaim
-                | Translation::Delete => method,
-            };
             Meaning::Engine {
-                method: method.clone(),
+                method: translation.method(method),
                 target: [&template.replace("{}", parameter), mark, &query].concat(),
                 body: translation.of_the_body(),
             }
@@ -452,6 +482,13 @@ fn query(asked: Option<&str>, default: Option<DefaultParameter>) -> Result<Strin
         Some(DefaultParameter { name, value, .. }) if asked.is_empty() => format!("{name}={value}"),
         Some(DefaultParameter { name, value, .. }) => format!("{asked}&{name}={value}"),
     })
+}
+
+/// What the gateway itself reads of an answer must not be in another form.
+fn as_plain_json(head: &mut request::Parts) {
+    for (name, value) in [(ACCEPT, "application/json"), (ACCEPT_ENCODING, "identity")] {
+        head.headers.insert(name, HeaderValue::from_static(value));
+    }
 }
 
 fn without_body<B: From<Bytes>>(mut head: request::Parts) -> Request<B> {
@@ -494,13 +531,8 @@ fn user(caller: &Identity) -> Response<Body> {
 /// The problem that an engine's error is.
 async fn refusal(answer: Response<Body>, is_list: bool) -> Problem {
     let status = answer.status();
-    // What is too long to be a message has none that could be told.
-    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
-        .collect()
-        .await;
-    let body = body
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    // What is too long to be a message, or does not come, has none that could be told.
+    let body = collected(answer).await.unwrap_or_default();
     answer::refused(status, &body, is_list)
 }
 
@@ -512,13 +544,22 @@ async fn counted(answer: Response<Body>) -> Result<u64, Problem> {
     if !answer.status().is_success() {
         return Err(refusal(answer, true).await);
     }
-    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES)
-        .collect()
-        .await;
-    let body = body.map_err(|_| Problem::EngineBadAnswer)?.to_bytes();
+    let body = collected(answer).await?;
     let Count { count } = serde_json::from_slice(&body).map_err(|_| Problem::EngineBadAnswer)?;
     Ok(count)
 }
+
+async fn collected(answer: Response<Body>) -> Result<Bytes, Problem> {
+    let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect();
+    let body = timeout(PATIENCE, body)
+        .await
+        .map_err(|_| Problem::EngineTimeout)?;
+    body.map(Collected::to_bytes)
+        .map_err(|_| Problem::EngineBadAnswer)
+}
+
+/// How long an engine may take over a short answer that is read here, once it has begun.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest error of the engine that is read for its message.
 const MAX_ERROR_BYTES: usize = 64 * 1024;

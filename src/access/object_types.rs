@@ -44,6 +44,19 @@ impl ObjectTypes {
         is_text && classes.peek().is_some() && classes.all(|class| self.knows(class))
     }
 
+    /// Whether this is a whole class name, or a package with `.*` behind it.
+    #[must_use]
+    pub fn is_name(name: &str) -> bool {
+        let path = name.strip_suffix(".*").unwrap_or(name);
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && part
+                    .chars()
+                    .all(|sign| sign.is_alphanumeric() || "_$".contains(sign))
+        };
+        path.contains('.') && path.split('.').all(is_part)
+    }
+
     fn knows(&self, class: &str) -> bool {
         self.0.iter().any(|known| match known.strip_suffix('*') {
             Some(package) => class.starts_with(package),
@@ -85,6 +98,24 @@ const JAVA: &str = "application/x-java-serialized-object";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_of_classes_or_of_packages() {
+        for (name, want) in [
+            ("com.example.Order", true),
+            ("com.example.Order$Line", true),
+            ("com.example.*", true),
+            ("com.*", false),
+            ("*", false),
+            ("com.example*", false),
+            ("com.example.", false),
+            ("Order", false),
+            ("", false),
+            ("com.example.A, B.c", false),
+        ] {
+            assert_eq!(ObjectTypes::is_name(name), want, "{name}");
+        }
+    }
 
     #[test]
     fn only_known_classes_in_a_text_format() {

@@ -8,7 +8,7 @@ use super::{
     Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
     Rule, Server, UNSET_ISSUER,
 };
-use crate::access::Builtin;
+use crate::access::{Builtin, ObjectTypes};
 use crate::operation::Catalogue;
 use crate::token::IssuerRules;
 
@@ -450,6 +450,15 @@ fn initiator(initiator: &Initiator, findings: &mut Vec<Finding>) {
 }
 
 fn access(access: &Access, findings: &mut Vec<Finding>) {
+    for (index, name) in access.object_types.iter().enumerate() {
+        if !ObjectTypes::is_name(name) {
+            findings.push(Finding::expected(
+                &format!("access.object_types.{index}"),
+                name,
+                "a class's whole name, or a package with `.*` behind it",
+            ));
+        }
+    }
     let exists = |name: &str| built_in(name).is_some() || access.profiles.contains_key(name);
     if !exists(&access.default) {
         findings.push(no_profile("access.default", &access.default, access));

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
+
+use crate::server::listen;
 
 /// A listening socket with the task that accepts; the connections are that task's own, so they end with it.
 #[derive(Debug)]
@@ -23,12 +25,13 @@ impl Listening {
     ///
     /// # Errors
     /// When the address cannot be bound.
+    #[expect(clippy::unused_async, reason = "it must be called within a runtime")]
     pub(super) async fn start<F, S>(address: SocketAddr, mut serve: F) -> io::Result<Self>
     where
         F: FnMut(usize, TcpStream) -> S + Send + 'static,
         S: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address)?;
         let address = listener.local_addr()?;
         let accepted = Arc::new(AtomicUsize::new(0));
         let open = Arc::new(AtomicUsize::new(0));

@@ -1,6 +1,7 @@
 //! Bounds the requests in flight and the declared size of their bodies, before any work is done.
 //!
-//! A permit lives until the answer's **body** has ended. More requests are 503 `overloaded` with
+//! A permit lives until the answer's **body** has ended; one that is whole in memory has none, as whoever does not
+//! take it (HTTP/2, a window of 0) must not take a place from others. More requests are 503 `overloaded` with
 //! `Retry-After`; a declared `Content-Length` over the limit is 413 at once. A request that names two
 //! hosts, or none though its version asks for one, is 400 (RFC 9112 §3.2), and so is one with two lengths.
 
@@ -9,16 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{Request, Response, Version};
-use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use super::checked::Checked;
-use crate::body::{BoxError, Guarded};
+use crate::body::{Body, Guarded};
 use crate::problem::Problem;
 
 /// Lets so many requests in at once.
@@ -26,13 +25,14 @@ use crate::problem::Problem;
 /// # Examples
 /// ```
 /// use bpmgate::{layer::AdmitLayer, Problem};
+/// use bpmgate::body::Body;
 /// use bytes::Bytes;
 /// use http::{Request, Response};
 /// use http_body_util::Full;
 /// use tower::{Layer, ServiceExt};
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let hello = tower::service_fn(|_: Request<()>| async {
-///     Ok::<_, Problem>(Response::new(Full::new(Bytes::from("hello"))))
+///     Ok::<_, Problem>(Response::new(Body::stream(Full::new(Bytes::from("hello")))))
 /// });
 /// let service = AdmitLayer::new(1, None).layer(hello);
 /// let request = || Request::get("/task").header("host", "bpm.example.com").body(()).unwrap();
@@ -79,14 +79,12 @@ pub struct Admit<S> {
     inner: S,
 }
 
-impl<S, B, R> Service<Request<B>> for Admit<S>
+impl<S, B> Service<Request<B>> for Admit<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<Body>>,
     S::Error: Into<Problem>,
-    R: HttpBody<Data = Bytes>,
-    R::Error: Into<BoxError>,
 {
-    type Response = Response<Guarded<R>>;
+    type Response = Response<Guarded<Body>>;
     type Error = Problem;
     type Future = Checked<Admitted<S::Future>>;
 
@@ -141,19 +139,20 @@ pin_project! {
     }
 }
 
-impl<F, R, E> Future for Admitted<F>
+impl<F, E> Future for Admitted<F>
 where
-    F: Future<Output = Result<Response<R>, E>>,
+    F: Future<Output = Result<Response<Body>, E>>,
     E: Into<Problem>,
-    R: HttpBody<Data = Bytes>,
-    R::Error: Into<BoxError>,
 {
-    type Output = Result<Response<Guarded<R>>, Problem>;
+    type Output = Result<Response<Guarded<Body>>, Problem>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(cx)).map_err(Into::into)?;
         let permit = this.permit.take();
+        if answer.body().is_whole() {
+            return Poll::Ready(Ok(answer.map(Guarded::new)));
+        }
         Poll::Ready(Ok(
             answer.map(|body| Guarded::new(body).on_end(move |_| drop(permit)))
         ))
@@ -163,13 +162,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Full;
     use tower::ServiceExt;
 
     #[tokio::test]
     async fn a_declared_body_of_the_limit_passes_and_one_byte_more_is_refused() {
         let inner = tower::service_fn(|_: Request<()>| async {
-            Ok::<_, Problem>(Response::new(Full::new(Bytes::new())))
+            Ok::<_, Problem>(Response::new(Body::empty()))
         });
         let service = AdmitLayer::new(1, Some(10)).layer(inner);
         for (length, want) in [("10", None), ("11", Some(Problem::BodyTooLarge(10)))] {

@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -130,6 +130,9 @@ where
             Err(problem) => return AuditFuture::waiting(async move { Err(problem) }),
         };
         if recording.writes {
+            // Which instances were started is read from the answer: no caller chooses a form that hides them.
+            let plain = HeaderValue::from_static("identity");
+            request.headers_mut().insert(ACCEPT_ENCODING, plain);
             recording.slot = self.shared.log.try_slot();
             if recording.slot.is_none() {
                 // The service that is ready is the one to call; its clone need not be.

@@ -15,12 +15,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    CONTENT_LENGTH, HeaderName, LOCATION, SERVER, SET_COOKIE, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, CONTENT_LENGTH, HeaderName, LOCATION, SERVER, SET_COOKIE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame};
@@ -28,6 +30,7 @@ use http_body_util::BodyExt;
 use pin_project_lite::pin_project;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
 use super::engine_headers::remove_hop_by_hop;
@@ -38,6 +41,9 @@ use crate::operation::{Matched, Response as Answer};
 use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::{Findings, Peer, RequestInfo};
+
+/// How long an answer with links is waited for, once it has begun.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers with links are looked into up to this size; longer ones pass as they are.
 pub const MAX_LINKS_BYTES: usize = 64 * 1024;
@@ -136,7 +142,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let extensions = request.extensions();
         let peer = extensions
             .get::<RequestInfo>()
@@ -160,6 +166,11 @@ where
             .models
             .clone()
             .zip(request.extensions().get::<Findings>().cloned());
+        if has_links {
+            // What is read here must not be in another form.
+            let plain = HeaderValue::from_static("identity");
+            request.headers_mut().insert(ACCEPT_ENCODING, plain);
+        }
         let answer = self.inner.call(request);
         if has_links {
             let future = Box::pin(async move {
@@ -287,7 +298,20 @@ impl Links {
             return Ok(Response::from_parts(head, body));
         }
         let mut collected = BytesMut::new();
-        while let Some(frame) = body.frame().await {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Ok(frame) = timeout_at(deadline, body.frame()).await else {
+                // The engine takes its time: what is there is sent on, and what comes follows.
+                unseen(believing.as_ref()).await;
+                let whole = Chained {
+                    front: Some(collected.freeze()),
+                    rest: body,
+                };
+                return Ok(Response::from_parts(head, Body::stream(whole)));
+            };
+            let Some(frame) = frame else {
+                break;
+            };
             // The engine broke off: so does the client's answer, with status and headers as they came.
             let Ok(frame) = frame else {
                 unseen(believing.as_ref()).await;

@@ -73,7 +73,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::Request;
@@ -266,11 +265,7 @@ where
 {
     let (mut head, body) = request.into_parts();
     let (received, memory) = shared.bodies.read(&head.headers, body).await?;
-    // Whoever sends a body for hours would else act with a token that has long ended.
-    let latest = caller.identity.expires() + LATE_BODY;
-    if latest < SystemTime::now() {
-        return Err(Problem::TokenExpired);
-    }
+    caller.identity.check_not_long_over()?;
     let apply = |model: &[Box<str>]| {
         rules.apply(
             &shared.settings,
@@ -395,9 +390,6 @@ impl<F, R> std::fmt::Debug for InitiatorFuture<F, R> {
         f.debug_struct("InitiatorFuture").finish_non_exhaustive()
     }
 }
-
-/// How long after its token's end a request's body may have arrived.
-const LATE_BODY: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests;

@@ -117,6 +117,8 @@ impl<S> Connections<S> {
         tokio::pin!(look_again);
         loop {
             tokio::select! {
+                // What has come is read first: on a machine that is busy for long, nobody was silent.
+                biased;
                 ended = &mut connection => {
                     if let Err(error) = ended {
                         trace!(%peer, error, "connection ended");

@@ -2,7 +2,8 @@
 //!
 //! Lines of the access log are gathered for [`LONGEST_WAIT`] or [`LARGEST`], so that a busy gateway does not
 //! make a system call for each; every other line, and what was gathered before it, is written at once. A killed
-//! process loses what is gathered.
+//! process loses what is gathered. A reader of standard error that stops reading stops the gateway, as with any
+//! program that logs there: what was done must be told.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

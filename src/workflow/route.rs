@@ -50,6 +50,18 @@ pub(super) enum Translation {
 }
 
 impl Translation {
+    /// The method at the engine. HEAD is asked as GET, since an error to HEAD would not say what it is; nobody
+    /// sends the body on.
+    pub(super) fn method(self, asked: &Method) -> Method {
+        match self {
+            Self::Read(_) => Method::GET,
+            Self::Suspend(_) => Method::PUT,
+            Self::Start | Self::Complete | Self::Claim | Self::Unclaim | Self::Delete => {
+                asked.clone()
+            }
+        }
+    }
+
     /// What is asked for unless the caller says otherwise.
     pub(super) fn default(self) -> Option<DefaultParameter> {
         match self {

@@ -2,12 +2,16 @@
 //!
 //! What a real engine makes of it is in `tests/engine/workflow.rs`.
 
+use std::time::Duration;
+
 use bpmgate::access::Builtin;
 use bpmgate::body::Body;
-use bpmgate::config::Config;
+use bpmgate::config::{Config, Profile};
 use bpmgate::demo::engine::{Framing, Script};
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
 use super::problem::{problem, refused};
@@ -332,7 +336,7 @@ async fn what_the_default_profile_may_not_is_refused_before_the_engine() {
         .unwrap();
     let (mut head, body) = none.into_parts();
     head.headers.remove("authorization");
-    let answer = world.send(http::Request::from_parts(head, body)).await;
+    let answer = world.send(Request::from_parts(head, body)).await;
     assert_eq!(refused(&answer), (401, "token_missing".to_owned()));
     for (method, path, allow) in [
         (Method::PUT, "/api/instances/1", "GET, HEAD, DELETE"),
@@ -406,7 +410,7 @@ async fn the_four_counts_are_asked_at_the_same_time() {
 #[tokio::test]
 async fn an_engine_that_fails_is_told_from_a_mistake_of_the_caller() {
     let world = World::with(|config| {
-        config.engine.timeouts.response = std::time::Duration::from_millis(200);
+        config.engine.timeouts.response = Duration::from_millis(200);
     })
     .await;
     let fails = |status, body: &'static str| Script::Answer {
@@ -492,4 +496,85 @@ async fn it_can_be_moved_and_switched_off() {
     }
     assert_eq!(refused(&off.get("/api/tasks").await).0, 404);
     assert_eq!(off.get("/api/task").await.status(), 200);
+}
+
+/// Who takes nothing of an answer that is whole in memory must not take a place from those who ask for more.
+#[tokio::test]
+async fn pages_that_nobody_takes_take_no_place_in_flight() {
+    let world = World::with(|config| config.server.limits.requests_in_flight = 1).await;
+    let stream = tokio::net::TcpStream::connect(world.gateway.address)
+        .await
+        .unwrap();
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake::<_, Body>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    for path in ["/openapi.json", "/docs/index.html", "/health"] {
+        let uri = format!("http://g.example{path}");
+        let request = Request::get(uri).body(Body::empty()).unwrap();
+        let untaken = soon("the head", sender.send_request(request))
+            .await
+            .unwrap();
+        assert_eq!(untaken.status(), 200, "{path}");
+        assert_eq!(world.get("/api/task").await.status(), 200, "{path}");
+        drop(untaken);
+    }
+}
+
+#[tokio::test]
+async fn refused_statistics_reach_no_engine() {
+    for deny in [
+        "getProcessDefinitionsCount",
+        "getProcessInstancesCount",
+        "getHistoricProcessInstancesCount",
+        "getTasksCount",
+    ] {
+        let world = World::with(|config: &mut Config| {
+            let own = Profile {
+                extends: Some("user".into()),
+                allow: Vec::new(),
+                deny: vec![deny.into()],
+            };
+            config.access.profiles.insert("own".into(), own);
+            config.access.default = "own".into();
+        })
+        .await;
+        assert_eq!(world.get("/api/statistics").await.status(), 403, "{deny}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.engine.connections(), 0, "{deny}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_one_who_may_not_is_not_waited_for() {
+    let world = World::with(|config| config.access.default = "none".into()).await;
+    for (method, path) in [
+        ("POST", "/api/processes/approval/start"),
+        ("POST", "/api/tasks/1/complete"),
+        ("POST", "/api/tasks/1/claim"),
+        ("DELETE", "/api/instances/1"),
+    ] {
+        let rest = "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{";
+        let mut client = world.raw_client().await;
+        let asked = client.ask(world.text(&format!("{method} {path} HTTP/1.1"), rest));
+        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await;
+        assert_eq!(answer.map(|answer| answer.status), Ok(403), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_in_its_answer_is_not_waited_for() {
+    let world =
+        World::with(|config| config.engine.timeouts.response = Duration::from_millis(300)).await;
+    world.engine.script(
+        "/engine-rest",
+        Script::HangInBody {
+            after: 3,
+            framing: Framing::Length,
+        },
+    );
+    let answer = soon("an answer", world.get("/api/statistics")).await;
+    assert_eq!(refused(&answer), (504, "engine_timeout".to_owned()));
 }

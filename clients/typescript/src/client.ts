@@ -68,7 +68,8 @@ export interface BpmgateClient extends ReturnType<typeof createClient> {}
 export function createClient(options: ClientOptions = {}) {
   const { baseUrl = "", prefix = DEFAULT_PREFIX } = options;
   const send = transport(options.getToken, options.fetch);
-  const api = createFetchClient<paths>({ baseUrl });
+  // The gateway never redirects, and nobody else is to get the variables.
+  const api = createFetchClient<paths>({ baseUrl, redirect: "error" });
   const at = <P extends keyof paths>(path: P) => path.replace(DEFAULT_PREFIX, prefix.replace(/\/$/, "")) as P;
 
   /** Runs one call and gives its data; whatever goes wrong comes out as a {@link BpmgateError}. */

@@ -402,6 +402,11 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
             "access.default = \"usr\"",
             &["error: `access.default` is \"usr\""],
         ),
+        ("access.object_types = [\"com.example.*\", \"a.B\"]", &[]),
+        (
+            "access.object_types = [\"*\"]",
+            &["error: `access.object_types.0` is \"*\""],
+        ),
         ("workflow_api.enabled = false", &[]),
         ("workflow_api.enabled = true", &[]),
         ("workflow_api.prefix = \"/engine-rest\"", &[]),

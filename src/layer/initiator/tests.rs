@@ -1,6 +1,6 @@
 #![expect(clippy::string_slice, reason = "the texts that are cut are ASCII")]
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
 use http::{HeaderMap, HeaderValue, Method, Response};
