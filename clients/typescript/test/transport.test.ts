@@ -226,3 +226,20 @@ test("another fetch may send the requests", async () => {
   await client.listTasks();
   expect([urls, seen.length]).toEqual([[`${baseUrl}/api/tasks`], 1]);
 });
+
+test("nobody is sent elsewhere, with the variables or without", async () => {
+  const seen: string[] = [];
+  const stranger = await serve(async (request, response) => {
+    seen.push(await bodyOf(request));
+    response.writeHead(201, JSON_TYPE).end('{"id":"theirs"}');
+  });
+  for (const status of [302, 307]) {
+    const baseUrl = await serve(async (_, response) => {
+      response.writeHead(status, { Location: `${stranger}/api/processes/a/start` }).end();
+    });
+    const client = createClient({ baseUrl, getToken: tokens("one").getToken });
+    const error = await failure(client.startProcess("a", { variables: { secret: "x" } }));
+    expect(error.code).toBe("network_error");
+  }
+  expect(seen).toEqual([]);
+});
