@@ -9,6 +9,7 @@ use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
+use crate::layer::engine_headers::remove_where;
 use crate::request_info::Peer;
 
 /// The networks of the proxies whose word is taken.
@@ -142,10 +143,9 @@ impl Forwarded {
 
     /// Replaces every header that says it.
     pub fn write(&self, headers: &mut HeaderMap) {
-        for name in FORWARDING_HEADERS {
-            headers.remove(name);
-        }
-        headers.remove(FORWARDED);
+        remove_where(headers, |name| {
+            FORWARDING_HEADERS.contains(name) || name == FORWARDED
+        });
         let mut elements: Vec<String> = self
             .chain
             .iter()
@@ -197,7 +197,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Everything by which the common servers let a proxy say who the client is.
-const FORWARDING_HEADERS: [HeaderName; 14] = [
+static FORWARDING_HEADERS: [HeaderName; 14] = [
     X_FORWARDED_FOR,
     X_FORWARDED_PROTO,
     X_FORWARDED_HOST,

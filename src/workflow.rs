@@ -269,7 +269,9 @@ impl<S> Asking<S> {
         head.uri = self.target(path, &query)?;
         head.method = translation.method(&head.method);
         as_plain_json(&mut head);
-        let (request, _memory) = if self.api.denies(&self.caller, &head.method, path, &query) {
+        let denied =
+            translation.reads_body() && self.api.denies(&self.caller, &head.method, path, &query);
+        let (request, _memory) = if denied {
             (without_body(head), None)
         } else {
             translated(&self.api.bodies, head, body, translation, &self.caller).await?

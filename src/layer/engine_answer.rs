@@ -237,10 +237,7 @@ fn clean(mut answer: Response<Body>, links: &Links) -> Result<Response<Body>, Pr
         _ => {}
     }
     let headers = answer.headers_mut();
-    remove_hop_by_hop(headers);
-    for name in &ENGINE_ONLY {
-        headers.remove(name);
-    }
+    remove_hop_by_hop(headers, |name| ENGINE_ONLY.contains(name));
     if let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok())
         && let Some(public) = links.public(location)
         && let Ok(value) = HeaderValue::try_from(public)
@@ -452,7 +449,7 @@ impl HttpBody for Broken {
     }
 }
 
-const ENGINE_ONLY: [HeaderName; 9] = [
+static ENGINE_ONLY: [HeaderName; 9] = [
     SET_COOKIE,
     WWW_AUTHENTICATE,
     SERVER,

@@ -72,17 +72,15 @@ impl Check for EngineHeaders {
             && headers
                 .get(TE)
                 .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-        remove_hop_by_hop(headers);
-        for name in &CLIENT_ONLY {
-            headers.remove(name);
-        }
-        remove_where(headers, |name| {
-            name.starts_with("sec-")
-                || name.starts_with("x-forwarded-")
-                || name.starts_with("x-auth-request-")
-                || name.starts_with("x-remote-")
+        remove_hop_by_hop(headers, |name| {
+            let text = name.as_str();
+            CLIENT_ONLY.contains(name)
+                || text.starts_with("sec-")
+                || text.starts_with("x-forwarded-")
+                || text.starts_with("x-auth-request-")
+                || text.starts_with("x-remote-")
                 // Servers of the CGI family read `_` as `-`: `X_Forwarded_For` is another spelling.
-                || name.contains('_')
+                || text.contains('_')
         });
         // hyper has answered 100-continue, or will when the body is asked for (RFC 9110 §10.1.1).
         if headers
@@ -109,8 +107,8 @@ impl Check for EngineHeaders {
     }
 }
 
-/// Removes the headers that are for this connection alone, and those that `Connection` names.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes the headers that are for this connection alone, those that `Connection` names, and the `unwanted`.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -125,15 +123,14 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_where(headers, |name| HOP_BY_HOP.contains(name) || unwanted(name));
 }
 
-fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+/// Looks once at each header that is there, rather than for each that could be.
+pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| unwanted(name.as_str()))
+        .filter(|name| unwanted(name))
         .cloned()
         .collect();
     for name in names {
@@ -143,7 +140,7 @@ fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -154,7 +151,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-const CLIENT_ONLY: [HeaderName; 16] = [
+static CLIENT_ONLY: [HeaderName; 16] = [
     AUTHORIZATION,
     PROXY_AUTHORIZATION,
     COOKIE,

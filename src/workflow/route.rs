@@ -50,6 +50,14 @@ pub(super) enum Translation {
 }
 
 impl Translation {
+    /// Whether the request's body is read.
+    pub(super) fn reads_body(self) -> bool {
+        match self {
+            Self::Read(_) | Self::Suspend(_) | Self::Unclaim => false,
+            Self::Start | Self::Complete | Self::Claim | Self::Delete => true,
+        }
+    }
+
     /// The method at the engine. HEAD is asked as GET, since an error to HEAD would not say what it is; nobody
     /// sends the body on.
     pub(super) fn method(self, asked: &Method) -> Method {
