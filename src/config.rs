@@ -223,6 +223,10 @@ pub struct Engine {
     pub preserve_host: bool,
     /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
     pub ca_file: PathBuf,
+    /// PEM file of the certificate, with its chain, that the gateway shows to an `https://` engine. Empty: none.
+    pub certificate_file: PathBuf,
+    /// PEM file of that certificate's private key; one needs the other.
+    pub private_key_file: PathBuf,
     /// How the gateway authenticates itself.
     pub credentials: Credentials,
     /// How long the engine may take.
@@ -238,6 +242,8 @@ impl Default for Engine {
             nodes: Vec::new(),
             preserve_host: true,
             ca_file: PathBuf::new(),
+            certificate_file: PathBuf::new(),
+            private_key_file: PathBuf::new(),
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
