@@ -174,8 +174,8 @@ fn certified_key(certificate: PemFile<'_>, key: PemFile<'_>) -> Result<Certified
         // Unknown: a key that does not say what its public key is.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => Err(key.refused(format!(
-            "it is not the key of the certificate in {:?}",
-            certificate.path
+            "it is not the key of the certificate in {}",
+            certificate.path.display()
         ))),
         Err(error) => {
             Err(certificate.refused(format!("its first certificate cannot be used: {error}")))
