@@ -22,7 +22,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
 };
 
 use crate::support::{
@@ -290,11 +290,7 @@ async fn only_who_shows_a_certificate_of_the_authority_gets_in() {
     for version in [&TLS12, &TLS13] {
         for shown in [None, Some(Pair::new(&strangers, "somebody"))] {
             let connector = files.client(&[version], &["http/1.1"], shown.as_ref());
-            // In TLS 1.3 the client's side has ended when it is refused.
-            if let Ok(mut stream) = handshake(&connector, address).await {
-                let read = soon("the refusal", stream.read_u8()).await;
-                assert!(read.is_err(), "{read:?}");
-            }
+            assert!(!gets_in(&connector, &world).await);
         }
         let pair = Pair::new(&clients, "somebody");
         let connector = files.client(&[version], &["h2"], Some(&pair));
@@ -304,6 +300,58 @@ async fn only_who_shows_a_certificate_of_the_authority_gets_in() {
         assert_eq!(nobody.status(), 401, "it replaces no token");
     }
     assert_eq!(world.engine.request_count(), 2);
+}
+
+/// Whether a request over a new connection is answered.
+async fn gets_in(connector: &TlsConnector, world: &World) -> bool {
+    // In TLS 1.3 the client's side has ended when it is refused.
+    let Ok(mut stream) = handshake(connector, world.gateway.address).await else {
+        return false;
+    };
+    let text = world.text("GET /api/version HTTP/1.1", "Connection: close\r\n\r\n");
+    let mut read = Vec::new();
+    let asked = async {
+        stream.write_all(text.as_bytes()).await?;
+        stream.read_to_end(&mut read).await
+    };
+    let asked = soon("the answer or a refusal", asked).await;
+    asked.is_ok() && read.starts_with(b"HTTP/1.1 200 ")
+}
+
+#[tokio::test]
+async fn an_authority_that_is_trusted_no_more_lets_nobody_resume() {
+    let files = Files::new();
+    let (before, after) = (authority(), authority());
+    std::fs::write(files.path("clients.pem"), before.pem()).unwrap();
+    let world = files
+        .world(|config| {
+            config.server.tls.as_mut().unwrap().client_ca_file = files.path("clients.pem");
+        })
+        .await;
+    // Each of them keeps what it needs to resume.
+    let of = |authority, version| {
+        let pair = Pair::new(authority, "somebody");
+        files.client(&[version], &["http/1.1"], Some(&pair))
+    };
+    let [old12, old13] = [&TLS12, &TLS13].map(|version| of(&before, version));
+    let new = of(&after, &TLS13);
+    for old in [&old12, &old13] {
+        assert!(gets_in(old, &world).await);
+        let resumed = handshake(old, world.gateway.address).await.unwrap();
+        let (_, connection) = resumed.get_ref();
+        assert_eq!(connection.handshake_kind(), Some(HandshakeKind::Resumed));
+    }
+    assert!(!gets_in(&new, &world).await);
+    std::fs::write(files.path("clients.pem"), after.pem()).unwrap();
+    soon("the new authority", async {
+        while !gets_in(&new, &world).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    for old in [&old12, &old13] {
+        assert!(!gets_in(old, &world).await);
+    }
 }
 
 #[tokio::test]
