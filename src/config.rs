@@ -133,7 +133,7 @@ pub struct Tls {
     pub certificate_file: PathBuf,
     /// PEM file of the certificate's private key. Read again when it changes.
     pub private_key_file: PathBuf,
-    /// PEM file of the authorities whose client certificates are asked for (mutual TLS). Empty: none are.
+    /// PEM file of the authorities whose client certificates are demanded (mutual TLS): nobody connects without one. Read again when it changes. Empty: none are asked for.
     #[serde(default)]
     pub client_ca_file: PathBuf,
 }
