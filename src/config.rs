@@ -129,11 +129,11 @@ impl Default for Server {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file of the certificate and its chain. Read again when it changes.
+    /// PEM file of the certificate and its chain. Read again when it changes: new connections get the new one, and one that cannot be used is logged and not taken.
     pub certificate_file: PathBuf,
     /// PEM file of the certificate's private key. Read again when it changes.
     pub private_key_file: PathBuf,
-    /// PEM file of the authorities whose client certificates are asked for (mutual TLS). Empty: none are.
+    /// PEM file of the authorities whose client certificates are demanded (mutual TLS): nobody connects without one. Read again when it changes. Empty: none are asked for.
     #[serde(default)]
     pub client_ca_file: PathBuf,
 }
@@ -223,6 +223,10 @@ pub struct Engine {
     pub preserve_host: bool,
     /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
     pub ca_file: PathBuf,
+    /// PEM file of the certificate, with its chain, that the gateway shows to an `https://` engine. Empty: none. Read at the start.
+    pub certificate_file: PathBuf,
+    /// PEM file of that certificate's private key; one needs the other.
+    pub private_key_file: PathBuf,
     /// How the gateway authenticates itself.
     pub credentials: Credentials,
     /// How long the engine may take.
@@ -238,6 +242,8 @@ impl Default for Engine {
             nodes: Vec::new(),
             preserve_host: true,
             ca_file: PathBuf::new(),
+            certificate_file: PathBuf::new(),
+            private_key_file: PathBuf::new(),
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),

@@ -7,7 +7,7 @@ use http::Request;
 use crate::body::Body;
 use crate::problem::Problem;
 
-pub use client::{ClientSettings, EngineClient};
+pub use client::{ClientIdentity, ClientSettings, EngineClient};
 
 /// Why an exchange with the engine failed, and whether it may be tried again.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 mod activity;
 mod connection;
 mod resources;
+pub(crate) mod tls;
 mod unread;
 
 use std::convert::Infallible;
@@ -16,7 +17,7 @@ use http_body::Body as HttpBody;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tower::Service;
 use tracing::{info, warn};
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 pub use connection::{Connections, Limits};
 #[cfg(feature = "cli")]
 pub(crate) use resources::ConfiguredKeys;
+pub use tls::{Tls, TlsFileError};
 
 use crate::body::{Body, BoxError};
 
@@ -93,6 +95,11 @@ impl Server {
         let connections = Arc::new(connections);
         // They end with it: what the caller stopped serves nobody any more.
         let mut tasks = JoinSet::new();
+        if let Some(tls) = connections.tls() {
+            tasks.spawn(tls.clone().keep_fresh());
+        }
+        // Who shakes hands has asked for nothing yet, and is not waited for.
+        let (stop_handshakes, handshakes) = watch::channel(());
         tokio::pin!(shutdown);
         loop {
             let (stream, peer, slot) = tokio::select! {
@@ -103,12 +110,14 @@ impl Server {
             };
             let connections = connections.clone();
             let watcher = graceful.watcher();
+            let handshakes = handshakes.clone();
             tasks.spawn(async move {
-                connections.serve(stream, peer, watcher).await;
+                connections.serve(stream, peer, watcher, handshakes).await;
                 drop(slot);
             });
         }
         drop(self.listener);
+        drop(stop_handshakes);
         info!(connections = graceful.count(), "draining");
         if tokio::time::timeout(grace, graceful.shutdown())
             .await

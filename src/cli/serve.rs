@@ -9,7 +9,7 @@ use super::{Failure, tell_warnings};
 use crate::config::{Config, Loaded};
 use crate::engine::EngineClient;
 use crate::gateway::{Resources, stack};
-use crate::server::{Connections, Limits, Server, stop_signal};
+use crate::server::{Connections, Limits, Server, Tls, stop_signal};
 use crate::telemetry;
 
 /// Runs the gateway.
@@ -55,7 +55,9 @@ pub(super) fn gateway(
     server: Server,
 ) -> Result<impl Future<Output = ()> + use<>, Failure> {
     let engine = EngineClient::from_config(config).map_err(Failure::Running)?;
-    let connections = Connections::new(stack(resources, engine), Limits::from_config(config));
+    let tls = Tls::from_config(config).map_err(|error| Failure::Running(error.into()))?;
+    let connections =
+        Connections::new(stack(resources, engine), Limits::from_config(config)).with_tls(tls);
     let stop = stop_signal()?;
     let grace = config.server.shutdown_grace;
     Ok(server.serve(connections, stop, grace))

@@ -1,7 +1,7 @@
 //! Keys that are accepted but do nothing yet, as one table: a row goes when its key starts to work.
 //!
-//! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: plain HTTP where TLS was asked
-//! for, one node where several were.
+//! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: one node
+//! where several were asked for.
 
 use super::diagnostic::{Finding, Severity};
 use super::{Config, CredentialsMode};
@@ -33,13 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 5] = [
-    NotYet {
-        key: "server.tls",
-        severity: Severity::Error,
-        asked: |config| config.server.tls.is_some(),
-        title: "is not supported yet, and clients would be served in plain text",
-    },
+pub(super) const NOT_YET: [NotYet; 4] = [
     NotYet {
         key: "admin.listen",
         severity: Severity::Warning,

@@ -1,5 +1,6 @@
 //! What must hold beyond the type of a value: ranges, pairs, names that must differ.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::diagnostic::Finding;
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::access::{Builtin, ObjectTypes};
 use crate::operation::Catalogue;
+use crate::server::tls::{self, TlsFileError};
 use crate::token::IssuerRules;
 
 /// Finds every rule that the configuration breaks, and what it should be warned of.
@@ -82,6 +84,7 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
         findings.extend(without_query("server.public_url", url));
     }
     if let Some(tls) = &server.tls {
+        let before = findings.len();
         for (key, path) in [
             ("certificate_file", &tls.certificate_file),
             ("private_key_file", &tls.private_key_file),
@@ -94,7 +97,15 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
                 ));
             }
         }
+        if findings.len() == before {
+            findings.extend(tls::server_config(tls).err().map(unusable));
+        }
     }
+}
+
+/// A file that TLS cannot stand on.
+fn unusable(error: TlsFileError) -> Finding {
+    Finding::said(error.key, error.to_string()).with_label(error.problem)
 }
 
 fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
@@ -123,6 +134,22 @@ fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
                 &key,
                 node.as_str(),
                 "a URL without path and query",
+            ));
+        }
+    }
+    let has = |path: &Path| !path.as_os_str().is_empty();
+    match (has(&engine.certificate_file), has(&engine.private_key_file)) {
+        (false, false) => {}
+        (true, true) => findings.extend(tls::engine_identity(engine).err().map(unusable)),
+        (certificate, _) => {
+            let (key, other) = if certificate {
+                ("engine.certificate_file", "engine.private_key_file")
+            } else {
+                ("engine.private_key_file", "engine.certificate_file")
+            };
+            findings.push(Finding::said(
+                key,
+                format!("`{key}` needs `{other}` beside it"),
             ));
         }
     }

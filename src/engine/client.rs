@@ -30,6 +30,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use pin_project_lite::pin_project;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::{Service, ServiceExt};
 use tracing::debug;
@@ -49,6 +50,24 @@ pub struct ClientSettings {
     pub body_idle: Duration,
     /// PEM certificates to trust instead of the system's, where given.
     pub roots: Option<Vec<u8>>,
+    /// The certificate that the gateway shows, where given.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A certificate with its chain and its private key, which nothing prints.
+#[derive(Clone)]
+pub struct ClientIdentity(Arc<SingleCertAndKey>);
+
+impl From<CertifiedKey> for ClientIdentity {
+    fn from(pair: CertifiedKey) -> Self {
+        Self(Arc::new(SingleCertAndKey::from(pair)))
+    }
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientIdentity(***)")
+    }
 }
 
 /// Sends requests to one engine; cheap to clone.
@@ -90,7 +109,7 @@ impl EngineClient {
         http.set_connect_timeout(Some(settings.connect));
         Ok(Self(Arc::new(Pool {
             connector: HttpsConnectorBuilder::new()
-                .with_tls_config(tls(settings.roots.as_deref())?)
+                .with_tls_config(tls(&settings)?)
                 .https_or_http()
                 .enable_http1()
                 .wrap_connector(http),
@@ -271,14 +290,14 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// The system's certificates, or the given ones.
-fn tls(roots: Option<&[u8]>) -> Result<rustls::ClientConfig, BoxError> {
+/// The system's certificates, or the given ones; and the certificate to show.
+fn tls(settings: &ClientSettings) -> Result<rustls::ClientConfig, BoxError> {
     use rustls_platform_verifier::BuilderVerifierExt;
 
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?;
-    let builder = match roots {
+    let builder = match settings.roots.as_deref() {
         None => builder.with_platform_verifier()?,
         Some(pem) => {
             let mut store = rustls::RootCertStore::empty();
@@ -291,7 +310,10 @@ fn tls(roots: Option<&[u8]>) -> Result<rustls::ClientConfig, BoxError> {
             builder.with_root_certificates(store)
         }
     };
-    Ok(builder.with_no_client_auth())
+    Ok(match &settings.identity {
+        Some(identity) => builder.with_client_cert_resolver(identity.0.clone()),
+        None => builder.with_no_client_auth(),
+    })
 }
 
 pin_project! {

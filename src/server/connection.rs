@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, within its limits.
+//! One connection: over TLS or not, HTTP/1.1 or HTTP/2, within its limits.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,12 +18,16 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::Watcher;
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::sleep_until;
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tracing::{debug, trace};
 
 use super::activity::{Activity, Watched};
+use super::tls::Tls;
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
 use crate::problem::Problem;
@@ -38,7 +42,7 @@ pub struct Limits {
     pub header_bytes: usize,
     /// The number of its headers.
     pub headers: usize,
-    /// How long a head may take.
+    /// How long a head may take; a new connection's TLS handshake is part of that.
     pub header_read_timeout: Duration,
     /// The longest silence within a request's body.
     pub body_idle_timeout: Duration,
@@ -53,6 +57,7 @@ pub struct Limits {
 pub struct Connections<S> {
     stack: S,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
     http: auto::Builder<TokioExecutor>,
 }
 
@@ -74,17 +79,35 @@ impl<S> Connections<S> {
         Self {
             stack,
             limits,
+            tls: None,
             http,
         }
+    }
+
+    /// Takes TLS alone, where there is any, and nothing in plain text.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls.map(Arc::new);
+        self
+    }
+
+    pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Serves one connection until it ends, is silent for too long, or the server drains.
-    pub(super) async fn serve<R>(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher)
-    where
+    /// Serves one connection until it ends, is silent for too long, or the server drains. A handshake ends
+    /// when `handshakes` has no sender any more.
+    pub(super) async fn serve<R>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        watcher: Watcher,
+        mut handshakes: watch::Receiver<()>,
+    ) where
         S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
             + Clone
             + Send
@@ -95,11 +118,52 @@ impl<S> Connections<S> {
     {
         let _ = stream.set_nodelay(true);
         let activity = Activity::new(self.limits.idle_connection, self.limits.header_read_timeout);
+        let Some(tls) = &self.tls else {
+            return self.exchange(stream, reset, peer, activity, watcher).await;
+        };
+        // In a place of its own, so that connections without it are no larger.
+        let over_tls = async {
+            let deadline = activity.began() + self.limits.header_read_timeout;
+            let accepted = tokio::select! {
+                accepted = timeout_at(deadline, tls.accept(stream)) => accepted,
+                _ = handshakes.changed() => return,
+            };
+            match accepted {
+                Ok(Ok(stream)) => {
+                    let reset = |stream: &TlsStream<TcpStream>| reset(stream.get_ref().0);
+                    self.exchange(stream, reset, peer, activity, watcher).await;
+                }
+                Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
+                Err(_) => debug!(%peer, "no TLS handshake in time"),
+            }
+        };
+        Box::pin(over_tls).await;
+    }
+
+    /// Serves what comes over a stream that stands; `reset` makes its coming end one that no client takes for
+    /// a good one.
+    async fn exchange<T, R>(
+        &self,
+        stream: T,
+        reset: fn(&T),
+        peer: SocketAddr,
+        activity: Arc<Activity>,
+        watcher: Watcher,
+    ) where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
         let entry = Entry {
             stack: self.stack.clone(),
             peer: Peer {
                 address: peer.ip(),
-                tls: false,
+                tls: self.tls.is_some(),
             },
             activity: activity.clone(),
             body_limit: self.limits.request_body,

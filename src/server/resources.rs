@@ -18,7 +18,7 @@ use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
-use super::Limits;
+use super::{Limits, Tls, TlsFileError, tls};
 
 impl Resources {
     /// Takes them from the configuration; the issuers' keys are fetched in the background.
@@ -113,7 +113,7 @@ impl EngineClient {
     /// The client for the configured engine.
     ///
     /// # Errors
-    /// The trusted certificates cannot be had.
+    /// The trusted certificates, or the one to show, cannot be had.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let roots = given(&engine.ca_file)
@@ -130,8 +130,22 @@ impl EngineClient {
                 idle_connection: engine.timeouts.idle_connection,
                 body_idle: config.server.limits.body_idle_timeout,
                 roots,
+                identity: given(&engine.certificate_file)
+                    .map(|_| tls::engine_identity(engine))
+                    .transpose()?
+                    .map(Into::into),
             },
         )
+    }
+}
+
+impl Tls {
+    /// What `[server.tls]` names; `None` without that table.
+    ///
+    /// # Errors
+    /// A file cannot be read, or holds nothing that can be used.
+    pub fn from_config(config: &Config) -> Result<Option<Self>, TlsFileError> {
+        config.server.tls.clone().map(Self::open).transpose()
     }
 }
 

@@ -23,6 +23,7 @@ mod explain;
 mod faults;
 mod framing;
 mod headers;
+mod https;
 mod initiator;
 mod links;
 mod log;

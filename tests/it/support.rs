@@ -15,7 +15,7 @@ use bpmgate::demo::issuer::Issuer;
 use bpmgate::demo::raw::RawEngine;
 use bpmgate::engine::EngineClient;
 use bpmgate::gateway::{Resources, stack};
-use bpmgate::server::{Connections, Limits, Server};
+use bpmgate::server::{Connections, Limits, Server, Tls};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, Response, Uri, request};
@@ -24,7 +24,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -190,7 +192,8 @@ impl Gateway {
     pub(crate) async fn start(config: &Config) -> Self {
         let resources = Resources::from_config(config).unwrap();
         let engine = EngineClient::from_config(config).unwrap();
-        let connections = Connections::new(stack(&resources, engine), Limits::from_config(config));
+        let connections = Connections::new(stack(&resources, engine), Limits::from_config(config))
+            .with_tls(Tls::from_config(config).unwrap());
         let server = Server::bind(config.server.listen).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
@@ -316,7 +319,7 @@ impl Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
-    /// With prior knowledge, without TLS.
+    /// With prior knowledge.
     Http2,
 }
 
@@ -327,6 +330,7 @@ impl Protocol {
 /// One connection of a well-behaved client; it is closed when dropped.
 pub(crate) struct Client {
     address: SocketAddr,
+    scheme: http::uri::Scheme,
     sender: tokio::sync::Mutex<Sender>,
     connection: JoinHandle<hyper::Result<()>>,
 }
@@ -338,7 +342,20 @@ enum Sender {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, protocol: Protocol) -> Self {
-        let io = TokioIo::new(connect(address).await);
+        Self::over(connect(address).await, "http", address, protocol).await
+    }
+
+    /// Over a stream that stands.
+    pub(crate) async fn over<T>(
+        stream: T,
+        scheme: &str,
+        address: SocketAddr,
+        protocol: Protocol,
+    ) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
         let (sender, connection) = match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await.unwrap();
@@ -352,6 +369,7 @@ impl Client {
         };
         Self {
             address,
+            scheme: scheme.parse().unwrap(),
             sender: sender.into(),
             connection,
         }
@@ -376,7 +394,7 @@ impl Client {
                 }
                 Sender::Http2(sender) => {
                     let mut parts = request.uri().clone().into_parts();
-                    parts.scheme = Some(http::uri::Scheme::HTTP);
+                    parts.scheme = Some(self.scheme.clone());
                     parts.authority = Some(authority.parse().unwrap());
                     *request.uri_mut() = Uri::from_parts(parts).unwrap();
                     *request.version_mut() = http::Version::HTTP_2;
@@ -412,7 +430,7 @@ pub(crate) fn code(body: &[u8]) -> String {
     problem["code"].as_str().expect("a code").to_owned()
 }
 
-async fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
     let stream = soon("a connection", TcpStream::connect(address)).await;
     let stream = stream.unwrap();
     stream.set_nodelay(true).unwrap();

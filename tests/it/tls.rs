@@ -9,15 +9,17 @@ use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
+use crate::https::Pair;
 use crate::problem::refused;
 use crate::support::{Client, Gateway, Protocol, alice, config, whole};
 
 /// An authority with a certificate of its own.
-fn authority() -> CertifiedIssuer<'static, KeyPair> {
+pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -28,15 +30,25 @@ async fn tls_before(
     engine: &Engine,
     authority: &CertifiedIssuer<'static, KeyPair>,
     name: &str,
+    asks_for_certificates: bool,
 ) -> u16 {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new([name.to_owned()]).unwrap();
     let certificate = params.signed_by(&key, authority).unwrap();
     let provider = aws_lc_rs::default_provider();
-    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(provider);
+    let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
+        .unwrap();
+    let builder = if asks_for_certificates {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        builder.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        builder.with_no_client_auth()
+    };
+    let config = builder
         .with_single_cert(
             vec![certificate.der().clone()],
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
@@ -86,7 +98,7 @@ async fn an_https_engine_is_trusted_by_the_configured_authority_alone() {
     ] {
         let engine = Engine::start().await.unwrap();
         let issuer = Issuer::start().await.unwrap();
-        let port = tls_before(&engine, &ours, name).await;
+        let port = tls_before(&engine, &ours, name, false).await;
         let mut config = config(&issuer, &format!("https://localhost:{port}/engine-rest"));
         config.engine.retry.attempts = 0;
         if let Some(ca_file) = ca_file {
@@ -130,5 +142,42 @@ async fn a_file_without_a_certificate_is_refused_at_the_start() {
             bpmgate::engine::EngineClient::from_config(&config).is_err(),
             "{text}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_asks_for_a_certificate_is_shown_the_configured_one() {
+    let (ours, another) = (authority(), authority());
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = directory.path().join("ca.pem");
+    std::fs::write(&trusted, ours.pem()).unwrap();
+    let of = |authority| Pair::new(authority, "gateway");
+    for (shown, passes) in [
+        (Some(of(&ours)), true),
+        (Some(of(&another)), false),
+        (None, false),
+    ] {
+        let engine = Engine::start().await.unwrap();
+        let issuer = Issuer::start().await.unwrap();
+        let port = tls_before(&engine, &ours, "localhost", true).await;
+        let mut config = config(&issuer, &format!("https://localhost:{port}/engine-rest"));
+        config.engine.retry.attempts = 0;
+        config.engine.ca_file.clone_from(&trusted);
+        if let Some(pair) = &shown {
+            let (certificate, key) = pair.write(directory.path());
+            config.engine.certificate_file = certificate;
+            config.engine.private_key_file = key;
+        }
+        let gateway = Gateway::start(&config).await;
+        let client = Client::connect(gateway.address, Protocol::Http1).await;
+        let request = Request::get("/api/version").header("authorization", alice(&issuer));
+        let answer = client.send(request.body(Body::empty()).unwrap()).await;
+        let answer = whole(answer.unwrap()).await.unwrap();
+        if passes {
+            assert_eq!(answer.status(), 200, "{answer:?}");
+        } else {
+            assert_eq!(answer.status(), 502, "{answer:?}");
+            assert_eq!(engine.connections(), 0);
+        }
     }
 }

@@ -366,12 +366,6 @@ fn origins_are_written_as_browsers_write_them() {
 fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
     check_rows(&[
         (
-            "server.tls = { certificate_file = \"a\", private_key_file = \"b\" }",
-            &[
-                "error: `server.tls` is not supported yet, and clients would be served in plain text",
-            ],
-        ),
-        (
             "admin.listen = \"127.0.0.1:9000\"",
             &["warning: `admin.listen` does nothing yet"],
         ),
