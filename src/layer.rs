@@ -43,7 +43,7 @@ pub use limit_caller::{CallerPermit, LimitCaller, LimitCallerLayer};
 pub use match_operation::{MatchOperation, MatchOperationLayer};
 pub use normalize_path::{NormalizePath, NormalizePathLayer};
 pub use observe::{Observe, ObserveLayer};
-pub use own::{OWN_PATHS, Own};
+pub use own::{EngineHealth, OWN_PATHS, Own};
 pub use pages::Pages;
 pub use problems::{ProblemLayer, Problems};
 #[cfg(feature = "fetch")]

@@ -136,6 +136,8 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+#[cfg(feature = "server")]
+pub mod admin;
 pub mod audit;
 pub mod body;
 #[cfg(feature = "cli")]

@@ -33,18 +33,12 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 5] = [
+pub(super) const NOT_YET: [NotYet; 4] = [
     NotYet {
         key: "server.tls",
         severity: Severity::Error,
         asked: |config| config.server.tls.is_some(),
         title: "is not supported yet, and clients would be served in plain text",
-    },
-    NotYet {
-        key: "admin.listen",
-        severity: Severity::Warning,
-        asked: |config| config.admin.listen.is_some(),
-        title: "does nothing yet",
     },
     NotYet {
         key: "engine.nodes",

@@ -46,7 +46,7 @@ impl IssuerKeys {
             reason = "fetched keys may not be there yet"
         )
     )]
-    fn current(&self) -> Option<Arc<KeySet>> {
+    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
         match self {
             Self::Fixed(keys) => Some(Arc::clone(keys)),
             #[cfg(feature = "fetch")]

@@ -371,10 +371,7 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
                 "error: `server.tls` is not supported yet, and clients would be served in plain text",
             ],
         ),
-        (
-            "admin.listen = \"127.0.0.1:9000\"",
-            &["warning: `admin.listen` does nothing yet"],
-        ),
+        ("admin.listen = \"127.0.0.1:9000\"", &[]),
         ("engine.nodes = []", &[]),
         (
             "engine.nodes = [\"http://localhost:1\"]",
