@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `/livez` | 200 `ok`, as long as the process answers at all |
 //! | `/readyz` | 200 if there are keys for every issuer, the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
+//! | `/metrics` | what is counted, as Prometheus text, or as `OpenMetrics` where `Accept` names it (docs/metrics.md) |
 //! | `/status` | versions, the effective configuration with secrets masked, issuers with key ids and ages |
 //!
 //! GET and HEAD alone; every other answer is a problem. The engine is asked at most once a second, together with `/health`.
@@ -18,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,8 +31,10 @@ use crate::engine::EngineError;
 use crate::gateway::{Resources, asked_by_us};
 use crate::layer::own::{json_answer, version_path};
 use crate::layer::{EngineHealth, ProblemLayer};
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::server::{Connections, Limits, Server};
+use crate::telemetry::metrics::{Format, exposition};
 use crate::token::{IssuerKeys, Verifier};
 
 /// Answers an operator. Cheap to clone.
@@ -48,6 +51,7 @@ struct Shared {
     version_path: String,
     /// The effective configuration, secrets masked.
     config: Value,
+    metrics: Metrics,
     began: Instant,
     began_at: SystemTime,
     draining: Draining,
@@ -103,6 +107,7 @@ impl Admin<()> {
                 engine_health: resources.engine_health.clone(),
                 version_path: version_path(&resources.engine_path),
                 config: serde_json::to_value(config)?,
+                metrics: resources.metrics.clone(),
                 began: Instant::now(),
                 began_at: SystemTime::now(),
                 draining: Draining::default(),
@@ -183,6 +188,15 @@ where
         json_answer(shape.to_string().into())
     }
 
+    fn metrics(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+        let format = Format::asked_for(&headers.get_all(ACCEPT));
+        let Shared {
+            verifier, metrics, ..
+        } = &*self.shared;
+        let text = exposition(metrics, verifier, format).map_err(|_| Problem::Internal)?;
+        Ok(text_answer(text.into(), format.content_type()))
+    }
+
     async fn engine_is_reachable(&self) -> bool {
         let Shared {
             engine_health,
@@ -247,6 +261,7 @@ where
             }
             match path {
                 "/livez" => Ok(text_answer(Bytes::from_static(b"ok\n"), PLAIN)),
+                "/metrics" => admin.metrics(request.headers()),
                 "/readyz" => Ok(admin.ready().await),
                 _ => Ok(admin.status().await),
             }
@@ -266,5 +281,5 @@ fn text_answer(text: Bytes, content_type: &'static str) -> Response<Body> {
 /// Connections of operators at once; more wait.
 pub const CONNECTIONS: usize = 64;
 
-const PATHS: [&str; 3] = ["/livez", "/readyz", "/status"];
+const PATHS: [&str; 4] = ["/livez", "/metrics", "/readyz", "/status"];
 const PLAIN: &str = "text/plain; charset=utf-8";

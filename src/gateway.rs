@@ -24,9 +24,11 @@ use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, EngineHealth, ExtractIdentityLayer, InitiatorLayer,
-    LimitCallerLayer, MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages,
-    ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
+    LimitCallerLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
+    ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
+    VerifyTokenLayer,
 };
+use crate::metrics::Metrics;
 use crate::model::{ModelSettings, Models};
 use crate::problem::Problem;
 use crate::token::Verifier;
@@ -43,6 +45,8 @@ pub struct Resources {
     pub shown_engine_url: Option<String>,
     /// What the engine said last when it was asked whether it is there.
     pub engine_health: EngineHealth,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What clients call the gateway; without it the request says so.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` are believed.
@@ -124,7 +128,7 @@ where
 
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
-        .layer(ObserveLayer::new())
+        .layer(ObserveLayer::with_metrics(r.metrics.clone()))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -183,7 +187,13 @@ where
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
-        .layer(InitiatorLayer::new(r.initiator.clone(), bodies).with_models(models))
+        .layer(
+            InitiatorLayer::new(r.initiator.clone(), bodies)
+                .with_models(models)
+                .with_metrics(r.metrics.clone()),
+        )
+        // around all tries: how long the engine takes
+        .layer(MeasureEngineLayer::new(r.metrics.clone()))
         .service(engine)
 }
 
@@ -230,9 +240,9 @@ where
         // above the retries, so that all of them together have one budget
         .layer(DeadlineLayer::new(resources.response_timeout))
         // next to the engine: only here it is known whether anything was sent
-        .layer(RetryLayer::new(
-            resources.retry_attempts,
-            resources.retry_backoff,
-        ))
+        .layer(
+            RetryLayer::new(resources.retry_attempts, resources.retry_backoff)
+                .with_metrics(resources.metrics.clone()),
+        )
         .service(engine)
 }

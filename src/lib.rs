@@ -159,6 +159,7 @@ pub mod identity;
 pub mod initiator;
 pub mod json_body;
 pub mod layer;
+pub mod metrics;
 pub mod model;
 pub mod operation;
 pub mod path;

@@ -80,7 +80,8 @@ pub(super) fn gateway<F: FnOnce() + Send + 'static>(
     server: Server,
     stopping: F,
 ) -> Result<impl Future<Output = ()> + use<F>, Failure> {
-    let connections = Connections::new(stack(resources, engine), Limits::from_config(config));
+    let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
+        .with_metrics(resources.metrics.clone());
     let signalled = stop_signal()?;
     let stop = async {
         signalled.await;

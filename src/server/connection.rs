@@ -26,6 +26,7 @@ use tracing::{debug, trace};
 use super::activity::{Activity, Watched};
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::request_info::Peer;
 
@@ -53,6 +54,7 @@ pub struct Limits {
 pub struct Connections<S> {
     stack: S,
     limits: Limits,
+    metrics: Option<Metrics>,
     http: auto::Builder<TokioExecutor>,
 }
 
@@ -74,7 +76,17 @@ impl<S> Connections<S> {
         Self {
             stack,
             limits,
+            metrics: None,
             http,
+        }
+    }
+
+    /// Counts the bytes of requests' bodies.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
         }
     }
 
@@ -105,6 +117,7 @@ impl<S> Connections<S> {
             body_limit: self.limits.request_body,
             body_idle: self.limits.body_idle_timeout,
             rest: self.limits.header_read_timeout,
+            metrics: self.metrics.clone(),
         };
         let io = TokioIo::new(Watched::new(stream, activity.clone(), reset));
         let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
@@ -152,6 +165,7 @@ struct Entry<S> {
     body_idle: Duration,
     /// How long the rest of a body that nobody wants may take.
     rest: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -192,7 +206,12 @@ impl<S> Entry<S> {
         let guarded = Guarded::new(body.map_err(refused))
             .limit(self.body_limit)
             .idle(self.body_idle, Problem::RequestTimeout);
-        Body::stream(guarded)
+        match self.metrics.clone() {
+            Some(metrics) => {
+                Body::stream(guarded.on_end(move |ended| metrics.received(ended.bytes)))
+            }
+            None => Body::stream(guarded),
+        }
     }
 }
 

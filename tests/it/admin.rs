@@ -215,6 +215,151 @@ async fn it_says_that_it_drains_until_the_last_request_is_done() {
     assert_eq!(world.gateway.ended().await, Some(0));
 }
 
+/// The value of a series, as a scraper sees it.
+fn value(text: &str, series: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    line?.trim().parse().ok()
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_are_and_how_they_ended() {
+    let world = Watched::start().await;
+    ready(world.admin).await;
+    let client = Client::connect(world.gateway.address, Protocol::Http1).await;
+    let ask = async |method: Method, path: &str, token: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("authorization", token)
+            .header("content-type", "application/json");
+        let body = Body::from(Bytes::from_static(body.as_bytes()));
+        whole(client.send(request.body(body).unwrap()).await.unwrap())
+            .await
+            .unwrap()
+            .status()
+    };
+    let start = "/api/process-definition/key/approval/start";
+    for _ in 0..2 {
+        assert_eq!(ask(Method::POST, start, &world.token, "{}").await, 200);
+    }
+    assert_eq!(ask(Method::GET, "/api/task", "Bearer x.y.z", "").await, 401);
+    assert_eq!(ask(Method::GET, "/health", "", "").await, 200);
+    assert_eq!(ask(Method::GET, "/nowhere/secret", "", "").await, 404);
+
+    let answer = world.get("/metrics").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        answer.headers()["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let text = String::from_utf8(answer.body().to_vec()).unwrap();
+    let issuer = world.issuer.url();
+    let requests = |labels: &str| format!("bpmgate_requests_total{{{labels}}}");
+    for (series, want) in [
+        (
+            requests(
+                r#"operation="startProcessInstanceByKey",group="Process Definition",method="POST",status="2xx",outcome="forwarded""#,
+            ),
+            2.0,
+        ),
+        (
+            requests(r#"operation="-",group="-",method="GET",status="4xx",outcome="unauthorized""#),
+            1.0,
+        ),
+        (
+            requests(r#"operation="-",group="-",method="GET",status="4xx",outcome="rejected""#),
+            1.0,
+        ),
+        (
+            requests(
+                r#"operation="/health",group="gateway",method="GET",status="2xx",outcome="forwarded""#,
+            ),
+            1.0,
+        ),
+        ("bpmgate_requests_in_flight".to_owned(), 0.0),
+        ("bpmgate_starts_total".to_owned(), 2.0),
+        ("bpmgate_completions_total".to_owned(), 0.0),
+        ("bpmgate_rewritten_bodies_total".to_owned(), 2.0),
+        ("bpmgate_request_body_bytes_total".to_owned(), 4.0),
+        ("bpmgate_long_polls_waiting".to_owned(), 0.0),
+        (
+            r#"bpmgate_token_cache_lookups_total{result="hit"}"#.to_owned(),
+            1.0,
+        ),
+        (
+            r#"bpmgate_request_duration_seconds_count{kind="whole"}"#.to_owned(),
+            5.0,
+        ),
+        (
+            r#"bpmgate_request_duration_seconds_count{kind="engine"}"#.to_owned(),
+            2.0,
+        ),
+        (
+            format!(r#"bpmgate_jwks_refreshes_total{{issuer="{issuer}",result="failure"}}"#),
+            0.0,
+        ),
+    ] {
+        assert_eq!(value(&text, &series), Some(want), "{series}\n{text}");
+    }
+    assert!(
+        value(&text, "process_resident_memory_bytes") > Some(1e6),
+        "{text}"
+    );
+    assert!(!text.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_long_poll_that_waits_and_a_client_that_goes_away_are_counted() {
+    let world = Watched::start().await;
+    ready(world.admin).await;
+    let gate = || Script::Gate(Box::new(Script::Echo));
+    world
+        .engine
+        .script("/engine-rest/external-task/fetchAndLock", gate());
+    let client = Client::connect(world.gateway.address, Protocol::Http1).await;
+    let request = Request::post("/api/external-task/fetchAndLock")
+        .header("authorization", &world.token)
+        .header("content-type", "application/json");
+    let body = Body::from(Bytes::from_static(b"{\"workerId\":\"w\",\"maxTasks\":1}"));
+    let request = request.body(body).unwrap();
+    let poll = tokio::spawn(async move { client.send(request).await.map(drop) });
+    let until = async |series: &str, want: f64| {
+        soon(series, async {
+            loop {
+                let answer = world.get("/metrics").await;
+                let text = String::from_utf8(answer.body().to_vec()).unwrap();
+                if value(&text, series) == Some(want) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    until("bpmgate_long_polls_waiting", 1.0).await;
+    until("bpmgate_requests_in_flight", 1.0).await;
+    poll.abort();
+    until("bpmgate_long_polls_waiting", 0.0).await;
+    until(
+        r#"bpmgate_requests_total{operation="fetchAndLock",group="External Task",method="POST",status="none",outcome="aborted"}"#,
+        1.0,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn open_metrics_is_to_be_had_too() {
+    let world = Watched::start().await;
+    let client = Client::connect(world.admin, Protocol::Http1).await;
+    let request = Request::get("/metrics").header("accept", "application/openmetrics-text");
+    let request = request.body(Body::empty()).unwrap();
+    let answer = whole(client.send(request).await.unwrap()).await.unwrap();
+    assert_eq!(
+        answer.headers()["content-type"],
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    assert!(answer.body().ends_with(b"# EOF\n"));
+}
+
 /// Runs `bpmgate health` with this `admin.listen`.
 async fn health(listen: &str) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().unwrap();
