@@ -16,6 +16,7 @@ mod check;
 mod demo;
 mod explain_request;
 mod explain_token;
+mod health;
 mod schema;
 mod serve;
 
@@ -31,6 +32,7 @@ pub fn run() -> ExitCode {
         Command::Demo(demo) => demo::run(demo.engine.as_ref()),
         Command::ExplainToken(explain) => explain_token::run(explain),
         Command::ExplainRequest(explain) => explain_request::run(explain),
+        Command::Health(config) => health::run(config),
         Command::Schema => schema::run(),
     };
     match done {
@@ -64,6 +66,8 @@ enum Command {
     ExplainToken(ExplainToken),
     /// Say what a request means, who may send it, and what becomes of it
     ExplainRequest(ExplainRequest),
+    /// Ask the running gateway whether it lives (for health checks of containers): 0 if it does, else 1
+    Health(ConfigFile),
     /// Print the JSON Schema of the configuration
     Schema,
 }

@@ -23,11 +23,14 @@ use crate::initiator;
 use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
-    MatchOperationLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer,
-    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
+    EngineAnswerLayer, EngineHeadersLayer, EngineHealth, ExtractIdentityLayer, InitiatorLayer,
+    LimitCallerLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
+    ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
+    VerifyTokenLayer,
 };
+use crate::metrics::Metrics;
 use crate::model::{ModelSettings, Models};
+use crate::problem::Problem;
 use crate::token::Verifier;
 use crate::workflow::{WorkflowLayer, openapi};
 
@@ -40,6 +43,10 @@ pub struct Resources {
     pub engine_path: String,
     /// The engine's address, where `/health` may name it.
     pub shown_engine_url: Option<String>,
+    /// What the engine said last when it was asked whether it is there.
+    pub engine_health: EngineHealth,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What clients call the gateway; without it the request says so.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` are believed.
@@ -102,16 +109,8 @@ where
     E::Future: Send,
 {
     let r = resources;
-    let engine = ServiceBuilder::new()
-        // above the retries, so that all of them together have one budget
-        .layer(DeadlineLayer::new(r.response_timeout))
-        // next to the engine: only here it is known whether anything was sent
-        .layer(RetryLayer::new(r.retry_attempts, r.retry_backoff))
-        .service(engine);
-    // the gateway's own questions to the engine need its account, and nothing else of the way below
-    let asked_by_us = ServiceBuilder::new()
-        .layer(r.credentials.clone())
-        .service(engine.clone());
+    let asked_by_us = asked_by_us(r, engine.clone());
+    let engine = reached(r, engine);
     let models = r
         .models
         .clone()
@@ -122,13 +121,14 @@ where
         .as_deref()
         .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
     let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
+        .with_health(r.engine_health.clone())
         .with_document(document, r.public_url.as_deref())
         .with_pages(r.pages.clone());
     let pages = r.pages.iter().map(Pages::path);
 
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
-        .layer(ObserveLayer::new())
+        .layer(ObserveLayer::with_metrics(r.metrics.clone()))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -187,6 +187,62 @@ where
         // put the engine's BasicAuth in
         .layer(r.credentials.clone())
         // write `initiator`, `initiatorEmail`, `initiatorName`; innermost, so nothing changes them later
-        .layer(InitiatorLayer::new(r.initiator.clone(), bodies).with_models(models))
+        .layer(
+            InitiatorLayer::new(r.initiator.clone(), bodies)
+                .with_models(models)
+                .with_metrics(r.metrics.clone()),
+        )
+        // around all tries: how long the engine takes
+        .layer(MeasureEngineLayer::new(r.metrics.clone()))
+        .service(engine)
+}
+
+/// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.
+pub fn asked_by_us<E>(
+    resources: &Resources,
+    engine: E,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
++ Clone
++ Send
++ Sync
++ use<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    E::Future: Send,
+{
+    ServiceBuilder::new()
+        .layer(resources.credentials.clone())
+        .service(reached(resources, engine))
+}
+
+/// The engine within its time, and tried again where that does no harm.
+fn reached<E>(
+    resources: &Resources,
+    engine: E,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
++ Clone
++ Send
++ Sync
++ use<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    E::Future: Send,
+{
+    ServiceBuilder::new()
+        // above the retries, so that all of them together have one budget
+        .layer(DeadlineLayer::new(resources.response_timeout))
+        // next to the engine: only here it is known whether anything was sent
+        .layer(
+            RetryLayer::new(resources.retry_attempts, resources.retry_backoff)
+                .with_metrics(resources.metrics.clone()),
+        )
         .service(engine)
 }

@@ -136,6 +136,8 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+#[cfg(feature = "server")]
+pub mod admin;
 pub mod audit;
 pub mod body;
 #[cfg(feature = "cli")]
@@ -157,6 +159,7 @@ pub mod identity;
 pub mod initiator;
 pub mod json_body;
 pub mod layer;
+pub mod metrics;
 pub mod model;
 pub mod operation;
 pub mod path;

@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{LogFormat, LogLevel, Telemetry};
 
 mod lines;
+pub(crate) mod metrics;
 
 /// Writes the last lines when it is dropped.
 #[derive(Debug)]

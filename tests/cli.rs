@@ -138,18 +138,18 @@ fn what_check_prints_is_a_configuration_again() {
 fn warnings_go_to_standard_error_and_are_no_failure() {
     let here = Here::with(
         "config.toml",
-        &format!("{GOOD}[admin]\nlisten = \"127.0.0.1:9000\"\n"),
+        &format!("{GOOD}[telemetry]\notlp_endpoint = \"http://localhost:4318\"\n"),
     );
     let run = here.run(&["check"], &[]);
     assert_eq!(run.code, Some(0));
     assert_eq!(
         run.stderr,
         "\
-warning: `admin.listen` does nothing yet
+warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent
  --> config.toml:7:1
   |
-7 | listen = \"127.0.0.1:9000\"
-  | ^^^^^^ not supported yet
+7 | otlp_endpoint = \"http://localhost:4318\"
+  | ^^^^^^^^^^^^^ not supported yet
 
 "
     );

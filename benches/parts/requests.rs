@@ -21,7 +21,8 @@ use bpmgate::body::Body;
 use bpmgate::engine::EngineError;
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
-use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
+use bpmgate::metrics::Metrics;
 use bpmgate::model::ModelSettings;
 use bpmgate::request_info::Peer;
 use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
@@ -43,6 +44,8 @@ pub fn gateway(
         prefixes: prefixes(),
         engine_path: "/engine-rest".to_owned(),
         shown_engine_url: None,
+        metrics: Metrics::default(),
+        engine_health: EngineHealth::default(),
         public_url: None,
         trusted_proxies: TrustedProxies::default(),
         preserve_host: true,

@@ -6,6 +6,7 @@ use tokio::runtime;
 use tracing::info;
 
 use super::{Failure, tell_warnings};
+use crate::admin::Admin;
 use crate::config::{Config, Loaded};
 use crate::engine::EngineClient;
 use crate::gateway::{Resources, stack};
@@ -18,12 +19,34 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
     let _logging = telemetry::start(&loaded.config.telemetry);
     runtime(&loaded.config)?.block_on(async {
-        let server = bind(loaded.config.server.listen).await?;
+        let config = &loaded.config;
+        let server = bind(config.server.listen).await?;
         let address = server.address();
-        let resources = resources(&loaded.config)?;
-        let serving = gateway(&loaded.config, &resources, server)?;
-        info!(%address, "listening");
-        serving.await;
+        let admin_server = match config.admin.listen {
+            Some(address) => Some(Server::bind(address).await.map_err(|error| {
+                let told = format!("cannot listen on {address} (`admin.listen`): {error}");
+                Failure::Running(told.into())
+            })?),
+            None => None,
+        };
+        let admin_address = admin_server.as_ref().map(Server::address);
+        let resources = resources(config)?;
+        let engine = EngineClient::from_config(config).map_err(Failure::Running)?;
+        let admin = Admin::new(config, &resources, engine.clone()).map_err(Failure::Running)?;
+        let draining = admin.draining();
+        let serving = gateway(config, &resources, engine, server, move || draining.begin())?;
+        info!(%address, admin = admin_address.map(tracing::field::display), "listening");
+        let admin = async {
+            match admin_server {
+                Some(server) => admin.serve(server, Limits::from_config(config)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            // It answers until the last request is done.
+            () = admin => {}
+        }
         info!("stopped");
         Ok(())
     })
@@ -48,17 +71,24 @@ pub(super) fn resources(config: &Config) -> Result<Resources, Failure> {
     Resources::from_config(config).map_err(Failure::Running)
 }
 
-/// The gateway, which serves, until a signal stops it, while the future is polled.
-pub(super) fn gateway(
+/// The gateway, which serves, until a signal stops it, while the future is polled. `stopping` is called before it
+/// accepts no more.
+pub(super) fn gateway<F: FnOnce() + Send + 'static>(
     config: &Config,
     resources: &Resources,
+    engine: EngineClient,
     server: Server,
-) -> Result<impl Future<Output = ()> + use<>, Failure> {
-    let engine = EngineClient::from_config(config).map_err(Failure::Running)?;
+    stopping: F,
+) -> Result<impl Future<Output = ()> + use<F>, Failure> {
     let tls = Tls::from_config(config).map_err(|error| Failure::Running(error.into()))?;
-    let connections =
-        Connections::new(stack(resources, engine), Limits::from_config(config)).with_tls(tls);
-    let stop = stop_signal()?;
+    let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
+        .with_tls(tls)
+        .with_metrics(resources.metrics.clone());
+    let signalled = stop_signal()?;
+    let stop = async {
+        signalled.await;
+        stopping();
+    };
     let grace = config.server.shutdown_grace;
     Ok(server.serve(connections, stop, grace))
 }

@@ -33,13 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 4] = [
-    NotYet {
-        key: "admin.listen",
-        severity: Severity::Warning,
-        asked: |config| config.admin.listen.is_some(),
-        title: "does nothing yet",
-    },
+pub(super) const NOT_YET: [NotYet; 3] = [
     NotYet {
         key: "engine.nodes",
         severity: Severity::Error,

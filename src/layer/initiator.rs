@@ -85,6 +85,7 @@ use crate::access::Access;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
 use crate::json_body::{JsonBodies, Memory, declare};
+use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
@@ -108,6 +109,7 @@ struct Shared {
     settings: Settings,
     bodies: JsonBodies,
     models: Option<Models>,
+    metrics: Option<Metrics>,
 }
 
 impl InitiatorLayer {
@@ -119,6 +121,7 @@ impl InitiatorLayer {
                 settings,
                 bodies,
                 models: None,
+                metrics: None,
             }),
         }
     }
@@ -131,6 +134,20 @@ impl InitiatorLayer {
                 settings: self.rules.settings.clone(),
                 bodies: self.rules.bodies.clone(),
                 models,
+                metrics: self.rules.metrics.clone(),
+            }),
+        }
+    }
+
+    /// Counts the bodies that are changed.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self {
+            rules: Arc::new(Shared {
+                settings: self.rules.settings.clone(),
+                bodies: self.rules.bodies.clone(),
+                models: self.rules.models.clone(),
+                metrics: Some(metrics),
             }),
         }
     }
@@ -305,6 +322,9 @@ where
         {
             findings.note_believed(believed);
         }
+    }
+    if let (Some(metrics), Some(_)) = (&shared.metrics, &rewritten) {
+        metrics.rewrote_body();
     }
     let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
     declare(&mut head.headers, &body);

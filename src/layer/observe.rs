@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::engine_headers::X_REQUEST_ID;
 use crate::body::{BoxError, Ended, Guarded};
+use crate::metrics::Metrics;
 use crate::request_info::{Findings, Peer, RequestInfo};
 
 /// Gives every request an id and logs one line when its answer has ended.
@@ -40,14 +41,24 @@ use crate::request_info::{Findings, Peer, RequestInfo};
 /// assert!(answer.headers().contains_key("x-request-id"));
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ObserveLayer(());
+#[derive(Debug, Clone, Default)]
+pub struct ObserveLayer {
+    metrics: Option<Metrics>,
+}
 
 impl ObserveLayer {
     /// Makes the layer.
     #[must_use]
     pub fn new() -> Self {
-        Self(())
+        Self::default()
+    }
+
+    /// Counts every request too.
+    #[must_use]
+    pub fn with_metrics(metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+        }
     }
 }
 
@@ -55,7 +66,10 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner }
+        Observe {
+            inner,
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
@@ -63,6 +77,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
+    metrics: Option<Metrics>,
 }
 
 impl<S, B, R> Service<Request<B>> for Observe<S>
@@ -91,7 +106,11 @@ where
             info: info.clone(),
             findings: findings.clone(),
             status: None,
+            metrics: self.metrics.clone(),
         };
+        if let Some(metrics) = &self.metrics {
+            metrics.began();
+        }
         request.extensions_mut().insert(info);
         request.extensions_mut().insert(findings);
         Observed {
@@ -151,6 +170,7 @@ struct Report {
     info: RequestInfo,
     findings: Findings,
     status: Option<StatusCode>,
+    metrics: Option<Metrics>,
 }
 
 impl Report {
@@ -164,6 +184,17 @@ impl Report {
             (Some(code), true) => code,
             (None, true) => "forwarded",
         };
+        let took = self.info.received.elapsed();
+        if let Some(metrics) = &self.metrics {
+            metrics.ended(
+                &self.method,
+                findings,
+                self.status,
+                complete,
+                took,
+                ended.bytes,
+            );
+        }
         info!(
             target: "bpmgate::access",
             method = method_label(&self.method),
@@ -171,7 +202,7 @@ impl Report {
             operation = operation.map_or("-", |row| row.id),
             status = self.status.map_or(0, |status| status.as_u16()),
             outcome,
-            duration_ms = milliseconds(self.info.received.elapsed()),
+            duration_ms = milliseconds(took),
             bytes = ended.bytes,
             subject = findings.subject().map_or("-", |identity| identity.id()),
             profile = findings.profile().map_or("-", |profile| &**profile),

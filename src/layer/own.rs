@@ -48,19 +48,24 @@ struct Health {
     version_path: String,
     /// The engine's address, where answers may name it.
     engine_url: Option<String>,
-    /// When the engine was asked last, and what it said; held while it is asked.
-    last: Mutex<Option<(Instant, StatusCode)>>,
+    engine: EngineHealth,
+}
+
+/// What the engine answered when it was asked for its version. Clones share it, so that all who want to know ask once.
+#[derive(Debug, Clone, Default)]
+pub struct EngineHealth {
+    /// When it was asked last, and what it said; held while it is asked.
+    last: Arc<Mutex<Option<(Instant, StatusCode)>>>,
 }
 
 impl<E> Own<E> {
     /// `engine` sends a request with the gateway's own credentials; `engine_path` is the path of its
     /// REST root; `engine_url` is shown in `/health` where given.
     pub fn new(engine: E, engine_path: &str, engine_url: Option<String>) -> Self {
-        let version_path = format!("{}/version", engine_path.trim_end_matches('/'));
         let health = Health {
-            version_path,
+            version_path: version_path(engine_path),
             engine_url,
-            last: Mutex::default(),
+            engine: EngineHealth::default(),
         };
         Self {
             engine,
@@ -69,6 +74,22 @@ impl<E> Own<E> {
             document: None,
             public_url: None,
         }
+    }
+
+    /// Believes what others have asked the engine, and lets them believe it.
+    #[must_use]
+    pub fn with_health(self, engine: EngineHealth) -> Self {
+        let Health {
+            version_path,
+            engine_url,
+            ..
+        } = &*self.health;
+        let health = Arc::new(Health {
+            version_path: version_path.clone(),
+            engine_url: engine_url.clone(),
+            engine,
+        });
+        Self { health, ..self }
     }
 
     /// Adds pages below a path of their own.
@@ -155,7 +176,8 @@ impl Health {
         E: Service<Request<Body>, Response = Response<Body>>,
         E::Error: Into<Problem>,
     {
-        let reachable = self.engine_status(engine).await.is_success();
+        let asked = self.engine.ask(engine, &self.version_path).await;
+        let reachable = asked.is_success();
         let mut shape = json!({
             "status": if reachable { "healthy" } else { "degraded" },
             "timestamp": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
@@ -166,9 +188,16 @@ impl Health {
         }
         json_answer(shape.to_string().into())
     }
+}
 
+/// The path of the engine's version, below its REST root.
+pub(crate) fn version_path(engine_path: &str) -> String {
+    format!("{}/version", engine_path.trim_end_matches('/'))
+}
+
+impl EngineHealth {
     /// What the engine said last, or says now; those who ask meanwhile wait for the one answer.
-    async fn engine_status<E>(&self, engine: E) -> StatusCode
+    pub async fn ask<E>(&self, engine: E, version_path: &str) -> StatusCode
     where
         E: Service<Request<Body>, Response = Response<Body>>,
         E::Error: Into<Problem>,
@@ -185,7 +214,7 @@ impl Health {
             }
         }
         let mut request = Request::new(Body::empty());
-        let status = match self.version_path.parse() {
+        let status = match version_path.parse() {
             Ok(uri) => {
                 *request.uri_mut() = uri;
                 match timeout(PATIENCE, engine.oneshot(request)).await {

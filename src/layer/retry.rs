@@ -15,20 +15,35 @@ use tracing::debug;
 
 use crate::body::Body;
 use crate::engine::EngineError;
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 /// Repeats what may be repeated.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RetryLayer {
     attempts: u32,
     backoff: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl RetryLayer {
     /// Sends a request again at most `attempts` times; 0 is never.
     #[must_use]
     pub fn new(attempts: u32, backoff: Duration) -> Self {
-        Self { attempts, backoff }
+        Self {
+            attempts,
+            backoff,
+            metrics: None,
+        }
+    }
+
+    /// Counts what is sent again.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 }
 
@@ -37,7 +52,7 @@ impl<S> Layer<S> for RetryLayer {
 
     fn layer(&self, inner: S) -> Retry<S> {
         Retry {
-            rules: *self,
+            rules: self.clone(),
             inner,
         }
     }
@@ -67,7 +82,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let RetryLayer { attempts, backoff } = self.rules;
+        let RetryLayer {
+            attempts,
+            backoff,
+            metrics,
+        } = self.rules.clone();
         let spare = (attempts > 0 && is_repeatable(&request)).then(|| copy(&request));
         let next = self.inner.clone();
         let mut engine = std::mem::replace(&mut self.inner, next);
@@ -83,6 +102,9 @@ where
                     }
                     (None, _) => return Err(error.problem),
                 };
+                if let Some(metrics) = &metrics {
+                    metrics.retried();
+                }
                 debug!(attempt, "trying the engine again");
                 tokio::time::sleep(jittered(backoff, attempt)).await;
                 std::future::poll_fn(|cx| engine.poll_ready(cx)).await?;
@@ -136,8 +158,13 @@ mod tests {
             }
         });
         let request = Request::builder().method(method).body(body).unwrap();
-        let layer = RetryLayer::new(3, Duration::from_millis(500));
+        let metrics = Metrics::default();
+        let layer = RetryLayer::new(3, Duration::from_millis(500)).with_metrics(metrics.clone());
         let answer = layer.layer(engine).oneshot(request).await;
+        assert_eq!(
+            metrics.retries() + 1,
+            u64::from(count.load(Ordering::Relaxed))
+        );
         (count.load(Ordering::Relaxed), answer.map(drop))
     }
 

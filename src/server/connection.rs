@@ -30,6 +30,7 @@ use super::activity::{Activity, Watched};
 use super::tls::Tls;
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::request_info::Peer;
 
@@ -58,6 +59,7 @@ pub struct Connections<S> {
     stack: S,
     limits: Limits,
     tls: Option<Arc<Tls>>,
+    metrics: Option<Metrics>,
     http: auto::Builder<TokioExecutor>,
 }
 
@@ -80,6 +82,7 @@ impl<S> Connections<S> {
             stack,
             limits,
             tls: None,
+            metrics: None,
             http,
         }
     }
@@ -93,6 +96,15 @@ impl<S> Connections<S> {
 
     pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// Counts the bytes of requests' bodies.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -169,6 +181,7 @@ impl<S> Connections<S> {
             body_limit: self.limits.request_body,
             body_idle: self.limits.body_idle_timeout,
             rest: self.limits.header_read_timeout,
+            metrics: self.metrics.clone(),
         };
         let io = TokioIo::new(Watched::new(stream, activity.clone(), reset));
         let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
@@ -216,6 +229,7 @@ struct Entry<S> {
     body_idle: Duration,
     /// How long the rest of a body that nobody wants may take.
     rest: Duration,
+    metrics: Option<Metrics>,
 }
 
 impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -256,7 +270,12 @@ impl<S> Entry<S> {
         let guarded = Guarded::new(body.map_err(refused))
             .limit(self.body_limit)
             .idle(self.body_idle, Problem::RequestTimeout);
-        Body::stream(guarded)
+        match self.metrics.clone() {
+            Some(metrics) => {
+                Body::stream(guarded.on_end(move |ended| metrics.received(ended.bytes)))
+            }
+            None => Body::stream(guarded),
+        }
     }
 }
 

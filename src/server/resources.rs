@@ -13,7 +13,8 @@ use crate::engine::{ClientSettings, EngineClient};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
+use crate::metrics::Metrics;
 use crate::model::ModelSettings;
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
@@ -62,6 +63,8 @@ impl Resources {
                 .workflow_api
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
+            metrics: Metrics::default(),
+            engine_health: EngineHealth::default(),
             public_url: config
                 .server
                 .public_url

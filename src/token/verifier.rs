@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::cache::TokenCache;
@@ -24,6 +25,8 @@ pub struct Verifier(Arc<Shared>);
 struct Shared {
     issuers: Arc<[(Issuer, IssuerKeys)]>,
     cache: Option<TokenCache>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Where the keys of one issuer come from.
@@ -46,7 +49,7 @@ impl IssuerKeys {
             reason = "fetched keys may not be there yet"
         )
     )]
-    fn current(&self) -> Option<Arc<KeySet>> {
+    pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
         match self {
             Self::Fixed(keys) => Some(Arc::clone(keys)),
             #[cfg(feature = "fetch")]
@@ -124,6 +127,8 @@ impl Verifier {
         Ok(Self(Arc::new(Shared {
             issuers: taken.into(),
             cache: None,
+            hits: AtomicU64::default(),
+            misses: AtomicU64::default(),
         })))
     }
 
@@ -135,12 +140,21 @@ impl Verifier {
         Self(Arc::new(Shared {
             issuers: Arc::clone(&self.0.issuers),
             cache: (entries > 0).then(|| TokenCache::new(entries)),
+            hits: AtomicU64::default(),
+            misses: AtomicU64::default(),
         }))
     }
 
     /// The issuers with their keys, in the order given.
     pub fn issuers(&self) -> impl Iterator<Item = (&Issuer, &IssuerKeys)> {
         self.0.issuers.iter().map(|(issuer, keys)| (issuer, keys))
+    }
+
+    /// How often the cache knew a token, and how often it did not.
+    #[must_use]
+    pub fn cache_lookups(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.0.hits), count(&self.0.misses))
     }
 
     /// Verifies a token with what is known now; waits for nothing.
@@ -152,15 +166,22 @@ impl Verifier {
         token: BearerToken<'_>,
         now: SystemTime,
     ) -> Result<VerifiedToken, Refusal<'_>> {
-        let Shared { issuers, cache } = &*self.0;
+        let Shared {
+            issuers,
+            cache,
+            hits,
+            misses,
+        } = &*self.0;
         let place = cache
             .as_ref()
             .and_then(|cache| Some((cache, TokenCache::hash(token)?)));
         if let Some((cache, hash)) = &place {
             let current = |index| issuers.get::<usize>(index)?.1.current();
             if let Some(token) = cache.get(hash, now, current) {
+                hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(token);
             }
+            misses.fetch_add(1, Ordering::Relaxed);
         }
         let token = UnverifiedToken::parse(token).map_err(Refusal::Token)?;
         let claimed = token

@@ -76,6 +76,7 @@ def main():
                 | {
                     "NO_COLOR": "1",
                     "BPMGATE__SERVER__LISTEN": "127.0.0.1:0",
+                    "BPMGATE__ADMIN__LISTEN": "",
                     "BPMGATE__ENGINE__URL": engine,
                     "BPMGATE__ISSUERS__0__ISSUER": issuer["iss"],
                     "BPMGATE__ISSUERS__0__AUDIENCE": issuer["aud"],

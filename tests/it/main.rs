@@ -13,6 +13,7 @@
 )]
 
 mod access;
+mod admin;
 mod audit;
 mod check;
 mod connections;

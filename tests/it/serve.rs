@@ -32,6 +32,8 @@ const CLERK: (&str, &str) = (
     "https://clerk.example.com/.well-known/jwks.json",
 );
 
+const NO_ADMIN: (&str, &str) = ("BPMGATE__ADMIN__LISTEN", "");
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_said_and_ends_it_with_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -41,6 +43,22 @@ async fn a_port_that_is_taken_is_said_and_ends_it_with_1() {
     assert!(
         told.ends_with(&format!(
             "error: cannot listen on {address}: Address already in use (os error 98)\n"
+        )),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn an_admin_port_that_is_taken_is_said_and_ends_it_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let listen = ("BPMGATE__SERVER__LISTEN", "127.0.0.1:0");
+    let admin = ("BPMGATE__ADMIN__LISTEN", address.as_str());
+    let (code, told) = run(&["serve"], &[CLERK, listen, admin]).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.ends_with(&format!(
+            "error: cannot listen on {address} (`admin.listen`): Address already in use (os error 98)\n"
         )),
         "{told}"
     );
@@ -70,7 +88,7 @@ async fn a_bad_configuration_ends_it_with_2_before_it_listens() {
 async fn files_that_cannot_be_used_are_named() {
     let listen = ("BPMGATE__SERVER__LISTEN", "127.0.0.1:0");
     let missing = ("BPMGATE__ENGINE__CA_FILE", "/nowhere/ca.pem");
-    let (code, told) = run(&["serve"], &[CLERK, listen, missing]).await;
+    let (code, told) = run(&["serve"], &[CLERK, listen, NO_ADMIN, missing]).await;
     assert_eq!(code, Some(1), "{told}");
     assert!(
         told.contains("engine.ca_file /nowhere/ca.pem cannot be read: No such file"),
@@ -86,6 +104,7 @@ async fn the_old_services_jwks_url_alone_is_enough_to_run() {
         ("CLERK_JWKS_URL", &issuer.jwks_url()),
         ("ENGINE_URL", &engine.url()),
         ("BPMGATE__SERVER__LISTEN", "127.0.0.1:0"),
+        NO_ADMIN,
     ])
     .await;
     // A session token of Clerk's: no `aud`.

@@ -222,6 +222,8 @@ impl Drop for Gateway {
 /// The gateway's own binary, configured by a file of its own; it is killed when dropped.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
+    /// Of the operator's listener, where it is on.
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) child: tokio::process::Child,
     /// What it has written to standard error so far.
     pub(crate) log: Arc<Mutex<String>>,
@@ -278,18 +280,23 @@ impl Process {
                 if let Some((_, address)) = address
                     && let Some(tell) = tell.take()
                 {
-                    tell.send(address.parse().unwrap()).unwrap();
+                    let (address, admin) = match address.split_once(" admin=") {
+                        Some((address, admin)) => (address, Some(admin.parse().unwrap())),
+                        None => (address, None),
+                    };
+                    tell.send((address.parse().unwrap(), admin)).unwrap();
                 }
                 let mut log = kept.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let Ok(address) = soon("the line `listening`", told).await else {
+        let Ok((address, admin)) = soon("the line `listening`", told).await else {
             panic!("the gateway did not start:\n{}", log.lock().unwrap());
         };
         Self {
             address,
+            admin,
             child,
             log,
             _directory: directory,

@@ -365,10 +365,7 @@ fn origins_are_written_as_browsers_write_them() {
 #[test]
 fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
     check_rows(&[
-        (
-            "admin.listen = \"127.0.0.1:9000\"",
-            &["warning: `admin.listen` does nothing yet"],
-        ),
+        ("admin.listen = \"127.0.0.1:9000\"", &[]),
         ("engine.nodes = []", &[]),
         (
             "engine.nodes = [\"http://localhost:1\"]",

@@ -1,0 +1,285 @@
+//! The operator's own listener: whether the gateway lives, whether it is ready, and what it works with.
+//!
+//! It has an address of its own, and nothing of it is reachable on the public one. There is no token: who
+//! reaches the address may read it all, so it belongs on the loopback or on a network of the operator's.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 `ok`, as long as the process answers at all |
+//! | `/readyz` | 200 if there are keys for every issuer, the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
+//! | `/metrics` | what is counted, as Prometheus text, or as `OpenMetrics` where `Accept` names it (docs/metrics.md) |
+//! | `/status` | versions, the effective configuration with secrets masked, issuers with key ids and ages |
+//!
+//! GET and HEAD alone; every other answer is a problem. The engine is asked at most once a second, together with `/health`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use crate::body::{Body, BoxError};
+use crate::config::Config;
+use crate::engine::EngineError;
+use crate::gateway::{Resources, asked_by_us};
+use crate::layer::own::{json_answer, version_path};
+use crate::layer::{EngineHealth, ProblemLayer};
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::server::{Connections, Limits, Server};
+use crate::telemetry::metrics::{Format, exposition};
+use crate::token::{IssuerKeys, Verifier};
+
+/// Answers an operator. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Admin<E> {
+    engine: E,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    verifier: Verifier,
+    engine_health: EngineHealth,
+    version_path: String,
+    /// The effective configuration, secrets masked.
+    config: Value,
+    metrics: Metrics,
+    began: Instant,
+    began_at: SystemTime,
+    draining: Draining,
+}
+
+/// Whether the gateway takes leave. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// From now on the gateway is not ready.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Admin<()> {
+    /// For a gateway of this configuration with these resources, before this engine.
+    ///
+    /// # Errors
+    /// The configuration cannot be shown.
+    pub fn new<E>(
+        config: &Config,
+        resources: &Resources,
+        engine: E,
+    ) -> Result<
+        Admin<
+            impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static
+            + use<E>,
+        >,
+        BoxError,
+    >
+    where
+        E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        E::Future: Send,
+    {
+        Ok(Admin {
+            engine: asked_by_us(resources, engine),
+            shared: Arc::new(Shared {
+                verifier: resources.verifier.clone(),
+                engine_health: resources.engine_health.clone(),
+                version_path: version_path(&resources.engine_path),
+                config: serde_json::to_value(config)?,
+                metrics: resources.metrics.clone(),
+                began: Instant::now(),
+                began_at: SystemTime::now(),
+                draining: Draining::default(),
+            }),
+        })
+    }
+}
+
+impl<E> Admin<E> {
+    /// What to tell that the gateway drains.
+    #[must_use]
+    pub fn draining(&self) -> Draining {
+        self.shared.draining.clone()
+    }
+}
+
+impl<E> Admin<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    E::Future: Send,
+{
+    /// Serves for as long as the future is polled, within these limits; [`CONNECTIONS`] at once are enough.
+    pub async fn serve(self, server: Server, limits: Limits) {
+        let limits = Limits {
+            connections: CONNECTIONS,
+            ..limits
+        };
+        let connections = Connections::new(ProblemLayer::new().layer(self), limits);
+        server
+            .serve(connections, std::future::pending(), Duration::ZERO)
+            .await;
+    }
+
+    async fn ready(self) -> Response<Body> {
+        let without_keys: Vec<&str> = self
+            .shared
+            .verifier
+            .issuers()
+            .filter(|(_, keys)| keys.current().is_none_or(|keys| keys.is_empty()))
+            .map(|(issuer, _)| issuer.as_str())
+            .collect();
+        let engine_reachable = self.engine_is_reachable().await;
+        let draining = self.shared.draining.has_begun();
+        let ready = without_keys.is_empty() && engine_reachable && !draining;
+        let shape = json!({
+            "ready": ready,
+            "draining": draining,
+            "engine_reachable": engine_reachable,
+            "issuers_without_keys": without_keys,
+        });
+        let mut answer = json_answer(shape.to_string().into());
+        if !ready {
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        answer
+    }
+
+    async fn status(self) -> Response<Body> {
+        let shared = &self.shared;
+        let issuers: Vec<Value> = shared
+            .verifier
+            .issuers()
+            .map(|(issuer, keys)| issuer_status(issuer.as_str(), keys))
+            .collect();
+        let shape = json!({
+            "versions": { "bpmgate": env!("CARGO_PKG_VERSION") },
+            "started_at": humantime::format_rfc3339_millis(shared.began_at).to_string(),
+            "uptime_seconds": shared.began.elapsed().as_secs(),
+            "draining": shared.draining.has_begun(),
+            "engine_reachable": self.engine_is_reachable().await,
+            "issuers": issuers,
+            "config": shared.config,
+        });
+        json_answer(shape.to_string().into())
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+        let format = Format::asked_for(&headers.get_all(ACCEPT));
+        let Shared {
+            verifier, metrics, ..
+        } = &*self.shared;
+        let text = exposition(metrics, verifier, format).map_err(|_| Problem::Internal)?;
+        Ok(text_answer(text.into(), format.content_type()))
+    }
+
+    async fn engine_is_reachable(&self) -> bool {
+        let Shared {
+            engine_health,
+            version_path,
+            ..
+        } = &*self.shared;
+        engine_health
+            .ask(self.engine.clone(), version_path)
+            .await
+            .is_success()
+    }
+}
+
+fn issuer_status(issuer: &str, keys: &IssuerKeys) -> Value {
+    match keys {
+        IssuerKeys::Fixed(keys) => json!({
+            "issuer": issuer,
+            "keys": keys.len(),
+            "key_ids": keys.key_ids().collect::<Vec<_>>(),
+        }),
+        IssuerKeys::Live(keys) => {
+            let status = keys.status();
+            json!({
+                "issuer": issuer,
+                "keys": status.keys,
+                "key_ids": status.key_ids,
+                "age_seconds": status.age.map(|age| age.as_secs()),
+                "fetches": status.fetches,
+                "failures": status.failures,
+                "last_error": status.last_error,
+            })
+        }
+    }
+}
+
+impl<E> Service<Request<Body>> for Admin<E>
+where
+    E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    E::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let admin = self.clone();
+        Box::pin(async move {
+            let path = request.uri().path();
+            if !PATHS.contains(&path) {
+                return Err(Problem::NotFound);
+            }
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Err(Problem::MethodNotAllowed("GET, HEAD".into()));
+            }
+            match path {
+                "/livez" => Ok(text_answer(Bytes::from_static(b"ok\n"), PLAIN)),
+                "/metrics" => admin.metrics(request.headers()),
+                "/readyz" => Ok(admin.ready().await),
+                _ => Ok(admin.status().await),
+            }
+        })
+    }
+}
+
+/// Text that nobody keeps.
+fn text_answer(text: Bytes, content_type: &'static str) -> Response<Body> {
+    let mut answer = Response::new(Body::from(text));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// Connections of operators at once; more wait.
+pub const CONNECTIONS: usize = 64;
+
+const PATHS: [&str; 4] = ["/livez", "/metrics", "/readyz", "/status"];
+const PLAIN: &str = "text/plain; charset=utf-8";
