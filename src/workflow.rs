@@ -39,7 +39,7 @@ use crate::access::AccessRules;
 use crate::audit::cut;
 use crate::body::{Body, BoxError};
 use crate::identity::Identity;
-use crate::json_body::{JsonBodies, Memory, declare};
+use crate::json_body::{JsonBodies, declare};
 use crate::layer::own::json_answer;
 use crate::operation::Catalogue;
 use crate::path::strip_prefix;
@@ -271,8 +271,8 @@ impl<S> Asking<S> {
         as_plain_json(&mut head);
         let denied =
             translation.reads_body() && self.api.denies(&self.caller, &head.method, path, &query);
-        let (request, _memory) = if denied {
-            (without_body(head), None)
+        let request = if denied {
+            without_body(head)
         } else {
             translated(&self.api.bodies, head, body, translation, &self.caller).await?
         };
@@ -347,56 +347,57 @@ impl<S> Asking<S> {
     }
 }
 
-/// The request in the engine's own words; its memory is held until the engine has answered.
+/// The request in the engine's own words. What was read is dropped here; the body that takes its place is counted
+/// where it is read again.
 async fn translated<B>(
     bodies: &JsonBodies,
     mut head: request::Parts,
     body: B,
     translation: Translation,
     caller: &Identity,
-) -> Result<(Request<B>, Option<Memory>), Problem>
+) -> Result<Request<B>, Problem>
 where
     B: HttpBody<Data = Bytes> + From<Bytes>,
     B::Error: Into<BoxError>,
 {
-    let (json, memory) = match translation {
-        Translation::Read(_) => return Ok((without_body(head), None)),
+    let json = match translation {
+        Translation::Read(_) => return Ok(without_body(head)),
         Translation::Start => {
-            let (body, memory) = bodies.read(&head.headers, body).await?;
-            (variables::start(&body)?, Some(memory))
+            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            variables::start(&body)?
         }
         Translation::Complete => {
-            let (body, memory) = bodies.read(&head.headers, body).await?;
-            (variables::complete(&body)?, Some(memory))
+            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            variables::complete(&body)?
         }
         Translation::Claim => {
-            let (body, memory) = bodies.read(&head.headers, body).await?;
-            (variables::claim(&body, caller.id())?, Some(memory))
+            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            variables::claim(&body, caller.id())?
         }
         Translation::Suspend(suspended) => {
             let json = json!({"suspended": suspended});
-            (json.to_string().into_bytes(), None)
+            json.to_string().into_bytes()
         }
         Translation::Delete => {
-            let (body, _) = bodies.read(&head.headers, body).await?;
+            let (body, _memory) = bodies.read(&head.headers, body).await?;
             caller.check_not_long_over()?;
             if let Some(reason) = variables::reason(&body)?
                 && let Some(findings) = head.extensions.get::<Findings>()
             {
                 findings.note_reason(cut(&reason));
             }
-            return Ok((without_body(head), None));
+            return Ok(without_body(head));
         }
         Translation::Unclaim => {
             let mut request = without_body(head);
             // Without a length a POST is refused by strict proxies (RFC 9110 §8.6).
             request.headers_mut().insert(CONTENT_LENGTH, 0.into());
-            return Ok((request, None));
+            return Ok(request);
         }
     };
     let json = Bytes::from(json);
     declare(&mut head.headers, &json);
-    Ok((Request::from_parts(head, json.into()), memory))
+    Ok(Request::from_parts(head, json.into()))
 }
 
 /// What the workflow API makes of a request, before anybody sends it.
