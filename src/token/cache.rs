@@ -1,17 +1,21 @@
-//! Tokens that were verified before, so that a caller's next request costs a hash and not a signature check.
+//! Tokens that were verified before, so that a caller's next request costs a tag and not a signature check.
 //!
 //! An entry answers only what a new verification would: it holds for the very key set that verified it, and
 //! its times are looked at each time. So a token that expires, or whose key an issuer takes back, is refused
 //! no later than without the cache. What is refused is never kept.
 //!
-//! The key is the token's SHA-256, signature included: no token is kept, and none is found by a part of it.
+//! A token is found by its GMAC tag (NIST SP 800-38D), signature included, under a key that is made for this
+//! cache and never leaves it: no token is kept, and none is found by a part of it. Nobody sees a tag, so nobody
+//! can learn the key; without it, the chance that two given tokens have one tag is less than 2^-119, whoever
+//! chose them. It takes a quarter of the time of a SHA-256.
 //! Bounds: so many entries, each of a token of at most [`MAX_CACHED_BYTES`] and at most ten minutes old.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::rand;
 use moka::sync::Cache;
 
 use super::{BearerToken, KeySet, VerifiedToken, check_times};
@@ -22,11 +26,14 @@ const MAX_CACHED_BYTES: usize = 4 * 1024;
 /// How long what somebody's token said may stay in memory after its last verification.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
-pub(super) struct TokenCache(Cache<TokenHash, Entry>);
+pub(super) struct TokenCache {
+    key: LessSafeKey,
+    entries: Cache<TokenTag, Entry, foldhash::fast::RandomState>,
+}
 
 /// Names a token without being one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct TokenHash([u8; SHA256_OUTPUT_LEN]);
+pub(super) struct TokenTag([u8; MAX_TAG_LEN]);
 
 #[derive(Clone)]
 struct Entry {
@@ -38,30 +45,41 @@ struct Entry {
 }
 
 impl TokenCache {
-    pub(super) fn new(entries: usize) -> Self {
+    /// `None` where the system has no random numbers for its key: nothing is kept then.
+    pub(super) fn new(entries: usize) -> Option<Self> {
+        let mut key = [0; 16];
+        rand::fill(&mut key).ok()?;
+        let key = UnboundKey::new(&AES_128_GCM, &key).ok()?;
         let entries = u64::try_from(entries).unwrap_or(u64::MAX);
-        Self(
-            Cache::builder()
+        Some(Self {
+            key: LessSafeKey::new(key),
+            entries: Cache::builder()
                 .max_capacity(entries)
                 .time_to_live(MAX_AGE)
-                .build(),
-        )
+                .build_with_hasher(foldhash::fast::RandomState::default()),
+        })
     }
 
     /// `None` if the token is too long to be kept.
-    pub(super) fn hash(token: BearerToken<'_>) -> Option<TokenHash> {
+    pub(super) fn tag(&self, token: BearerToken<'_>) -> Option<TokenTag> {
         let token = token.as_str().as_bytes();
         if token.len() > MAX_CACHED_BYTES {
             return None;
         }
-        let hash = digest(&SHA256, token);
-        hash.as_ref().try_into().ok().map(TokenHash)
+        // Nothing is encrypted, and the tag is told to nobody: the nonce may be one for all, so that a token has
+        // one tag.
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(token), &mut [])
+            .ok()?;
+        tag.as_ref().try_into().ok().map(TokenTag)
     }
 
     /// The token, if it would be verified with these keys at this time.
     pub(super) fn get(
         &self,
-        hash: &TokenHash,
+        tag: &TokenTag,
         now: SystemTime,
         current: impl FnOnce(usize) -> Option<Arc<KeySet>>,
     ) -> Option<VerifiedToken> {
@@ -69,21 +87,21 @@ impl TokenCache {
             token,
             issuer,
             keys,
-        } = self.0.get(hash)?;
+        } = self.entries.get(tag)?;
         let same_keys =
             current(issuer).is_some_and(|now| std::ptr::eq(keys.as_ptr(), &raw const *now));
         let leeway = token.issuer().rules().leeway;
         if same_keys && check_times(token.claims(), now, leeway).is_ok() {
             return Some(token);
         }
-        self.0.invalidate(hash);
+        self.entries.invalidate(tag);
         None
     }
 
     /// Keeps a token that these keys have verified.
     pub(super) fn insert(
         &self,
-        hash: TokenHash,
+        tag: TokenTag,
         token: VerifiedToken,
         issuer: usize,
         keys: &Arc<KeySet>,
@@ -94,13 +112,13 @@ impl TokenCache {
             issuer,
             keys,
         };
-        self.0.insert(hash, entry);
+        self.entries.insert(tag, entry);
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
-        self.0.run_pending_tasks();
-        self.0.entry_count()
+        self.entries.run_pending_tasks();
+        self.entries.entry_count()
     }
 }
 
@@ -108,8 +126,8 @@ impl TokenCache {
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache")
-            .field("entries", &self.0.entry_count())
-            .finish()
+            .field("entries", &self.entries.entry_count())
+            .finish_non_exhaustive()
     }
 }
 

@@ -196,6 +196,16 @@ fn authorization_header_is_read_as_rfc_6750_says() {
 }
 
 #[test]
+fn only_the_signs_of_a_b64token_pass() {
+    let signs = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/";
+    for byte in 0..=u8::MAX {
+        let token = [b'a', byte, b'b'];
+        let passes = BearerToken::parse(&token).is_ok();
+        assert_eq!(passes, signs.contains(&byte), "{byte:#x}");
+    }
+}
+
+#[test]
 fn token_of_16_kib_is_read_and_one_byte_more_is_refused() {
     let longest = "a".repeat(MAX_TOKEN_BYTES);
     assert!(BearerToken::parse(longest.as_bytes()).is_ok());

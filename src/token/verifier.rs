@@ -139,7 +139,7 @@ impl Verifier {
     pub fn with_cache(self, entries: usize) -> Self {
         Self(Arc::new(Shared {
             issuers: Arc::clone(&self.0.issuers),
-            cache: (entries > 0).then(|| TokenCache::new(entries)),
+            cache: (entries > 0).then(|| TokenCache::new(entries)).flatten(),
             hits: AtomicU64::default(),
             misses: AtomicU64::default(),
         }))
@@ -174,10 +174,10 @@ impl Verifier {
         } = &*self.0;
         let place = cache
             .as_ref()
-            .and_then(|cache| Some((cache, TokenCache::hash(token)?)));
-        if let Some((cache, hash)) = &place {
+            .and_then(|cache| Some((cache, cache.tag(token)?)));
+        if let Some((cache, tag)) = &place {
             let current = |index| issuers.get::<usize>(index)?.1.current();
-            if let Some(token) = cache.get(hash, now, current) {
+            if let Some(token) = cache.get(tag, now, current) {
                 hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(token);
             }
@@ -201,8 +201,8 @@ impl Verifier {
                 Refusal::Token(error)
             }
         })?;
-        if let Some((cache, hash)) = place {
-            cache.insert(hash, verified.clone(), index, &current);
+        if let Some((cache, tag)) = place {
+            cache.insert(tag, verified.clone(), index, &current);
         }
         Ok(verified)
     }

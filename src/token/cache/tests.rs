@@ -65,7 +65,8 @@ fn token_that_is_not_valid_yet_is_refused_although_cached() {
 fn entry_holds_for_the_very_keys_that_verified_it() {
     let token = signed("");
     let bearer = || BearerToken::parse(token.as_bytes()).unwrap();
-    let hash = || TokenCache::hash(bearer()).unwrap();
+    let cache = TokenCache::new(10).unwrap();
+    let hash = || cache.tag(bearer()).unwrap();
     let now = at(1_800_000_000);
     let verified = ask(&verifier(0), &token, now).unwrap();
     let keys = Arc::new(one_key());
@@ -75,7 +76,7 @@ fn entry_holds_for_the_very_keys_that_verified_it() {
         (Some(Arc::new(one_key())), false),
         (Some(Arc::clone(&keys)), true),
     ] {
-        let cache = TokenCache::new(10);
+        let cache = TokenCache::new(10).unwrap();
         cache.insert(hash(), verified.clone(), 7, &keys);
         let found = cache.get(&hash(), now, |issuer| {
             assert_eq!(issuer, 7);
@@ -85,7 +86,7 @@ fn entry_holds_for_the_very_keys_that_verified_it() {
         assert_eq!(cache.len(), u64::from(hit));
     }
     // A set that is gone is not kept alive, and no new one takes its place.
-    let cache = TokenCache::new(10);
+    let cache = TokenCache::new(10).unwrap();
     cache.insert(hash(), verified, 0, &keys);
     let weak = Arc::downgrade(&keys);
     drop(keys);
