@@ -3,13 +3,17 @@
 //! Nothing logs a token, a claim set, a cookie, a variable or a body at any level.
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use access_log::AccessLog;
+use access_log::is_access;
 
 use crate::config::{LogFormat, LogLevel, Telemetry};
 
+mod access_log;
 mod lines;
 pub(crate) mod metrics;
 
@@ -38,12 +42,23 @@ pub fn start(telemetry: &Telemetry) -> Logging {
     let writer = lines::Lines::start();
     let lines = fmt::layer().with_writer(writer.clone()).with_target(false);
     let registry = tracing_subscriber::registry().with(ours);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // A terminal shows no more lines than somebody can read: they may take their time.
+    let plain = !(colours && telemetry.log_format == LogFormat::Text);
+    let gather = writer.clone();
+    let access =
+        plain.then(|| AccessLog::new(telemetry.log_format, move |line| gather.gather(line)));
+    let others = filter_fn(move |metadata| !(plain && is_access(metadata)));
     // Somebody who embeds the gateway may log in another way already.
     let _ = match telemetry.log_format {
         LogFormat::Text => registry
-            .with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())))
+            .with(lines.with_ansi(colours).with_filter(others))
+            .with(access)
             .try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry
+            .with(lines.json().flatten_event(true).with_filter(others))
+            .with(access)
+            .try_init(),
     };
     Logging(writer)
 }

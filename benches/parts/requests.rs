@@ -11,6 +11,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::Body;
+use bpmgate::config::LogFormat;
 use bpmgate::engine::EngineError;
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
@@ -25,6 +27,7 @@ use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
 use bpmgate::metrics::Metrics;
 use bpmgate::model::ModelSettings;
 use bpmgate::request_info::Peer;
+use bpmgate::telemetry::AccessLog;
 use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
 use bpmgate::{demo, initiator};
 use bytes::Bytes;
@@ -234,12 +237,11 @@ pub fn logging(measuring: impl FnOnce()) {
     measuring();
 }
 
-/// Log lines are formatted as the gateway's until this is dropped.
+/// The access log is written as the gateway's until this is dropped.
 pub fn log_to_nowhere() -> tracing::subscriber::DefaultGuard {
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::sink)
-        .with_target(false)
-        .with_ansi(false);
+    let lines = AccessLog::new(LogFormat::Json, |line: &[u8]| {
+        black_box(line);
+    });
     let ours = Targets::new().with_target("bpmgate", LevelFilter::INFO);
     tracing::subscriber::set_default(tracing_subscriber::registry().with(ours).with(lines))
 }

@@ -8,11 +8,7 @@
 //!    `X-Request-Id`.
 //! 3. Kept: everything else, W3C trace context among it, byte for byte.
 
-use http::header::{
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION,
-    COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, REFERER, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Request, Version};
 
 use super::checked::{Check, CheckLayer};
@@ -74,7 +70,7 @@ impl Check for EngineHeaders {
                 .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
         remove_hop_by_hop(headers, |name| {
             let text = name.as_str();
-            CLIENT_ONLY.contains(name)
+            is_for_us_alone(text)
                 || text.starts_with("sec-")
                 || text.starts_with("x-forwarded-")
                 || text.starts_with("x-auth-request-")
@@ -123,7 +119,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, unwanted: impl Fn(&Head
             headers.remove(name);
         }
     }
-    remove_where(headers, |name| HOP_BY_HOP.contains(name) || unwanted(name));
+    remove_where(headers, |name| is_hop_by_hop(name) || unwanted(name));
 }
 
 /// Looks once at each header that is there, rather than for each that could be.
@@ -140,35 +136,41 @@ pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderNam
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-static HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
-static CLIENT_ONLY: [HeaderName; 16] = [
-    AUTHORIZATION,
-    PROXY_AUTHORIZATION,
-    COOKIE,
-    ORIGIN,
-    REFERER,
-    ACCESS_CONTROL_REQUEST_METHOD,
-    ACCESS_CONTROL_REQUEST_HEADERS,
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("remote-user"),
-    HeaderName::from_static("x-user"),
-    HeaderName::from_static("x-authenticated-user"),
-    HeaderName::from_static("x-webauth-user"),
-];
+fn is_for_us_alone(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization"
+            | "proxy-authorization"
+            | "cookie"
+            | "origin"
+            | "referer"
+            | "access-control-request-method"
+            | "access-control-request-headers"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "remote-user"
+            | "x-user"
+            | "x-authenticated-user"
+            | "x-webauth-user"
+    )
+}
 
 #[cfg(test)]
 mod tests {

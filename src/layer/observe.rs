@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::engine_headers::X_REQUEST_ID;
 use crate::body::{BoxError, Ended, Guarded};
+use crate::forwarded::address_text;
 use crate::metrics::Metrics;
 use crate::request_info::{Findings, Peer, RequestInfo};
 
@@ -195,6 +196,7 @@ impl Report {
                 ended.bytes,
             );
         }
+        let client = self.info.peer.map(|peer| address_text(peer.address));
         info!(
             target: "bpmgate::access",
             method = method_label(&self.method),
@@ -206,7 +208,7 @@ impl Report {
             bytes = ended.bytes,
             subject = findings.subject().map_or("-", |identity| identity.id()),
             profile = findings.profile().map_or("-", |profile| &**profile),
-            client = self.info.peer.map(|peer| tracing::field::display(peer.address)),
+            client = client.as_ref().map(tracing::field::display),
             request_id = self.info.id(),
             "request"
         );

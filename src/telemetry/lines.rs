@@ -1,6 +1,6 @@
 //! Standard error, written to in few large pieces where lines are many.
 //!
-//! Lines of the access log are gathered for [`LONGEST_WAIT`] or [`LARGEST`], so that a busy gateway does not
+//! Lines of the access log are [gathered](Lines::gather) for [`LONGEST_WAIT`] or [`LARGEST`], so that a busy gateway does not
 //! make a system call for each; every other line, and what was gathered before it, is written at once. A killed
 //! process loses what is gathered. A reader of standard error that stops reading stops the gateway, as with any
 //! program that logs there: what was done must be told.
@@ -10,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Makes writers of lines.
@@ -36,6 +35,18 @@ impl Lines {
         let thread = thread::Builder::new().name("bpmgate-log".to_owned());
         let _ = thread.spawn(move || gathers.write_in_time());
         Self(shared)
+    }
+
+    /// Takes a line that may wait.
+    pub(super) fn gather(&self, line: &[u8]) {
+        let mut gathered = self.0.lock();
+        let is_first = gathered.is_empty();
+        gathered.extend_from_slice(line);
+        if gathered.len() >= LARGEST {
+            write(&mut gathered);
+        } else if is_first {
+            self.0.begun.notify_one();
+        }
     }
 
     /// Writes what has been gathered.
@@ -68,23 +79,15 @@ fn write(gathered: &mut Vec<u8>) {
     gathered.clear();
 }
 
-/// The writer of one line.
+/// The writer of a line that is written at once.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
-    shared: &'a Shared,
-    may_wait: bool,
-}
+pub(super) struct Line<'a>(&'a Shared);
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut gathered = self.shared.lock();
-        let is_first = gathered.is_empty();
+        let mut gathered = self.0.lock();
         gathered.extend_from_slice(line);
-        if !self.may_wait || gathered.len() >= LARGEST {
-            write(&mut gathered);
-        } else if is_first {
-            self.shared.begun.notify_one();
-        }
+        write(&mut gathered);
         Ok(line.len())
     }
 
@@ -97,22 +100,9 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line {
-            shared: &self.0,
-            may_wait: false,
-        }
-    }
-
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
-        Line {
-            shared: &self.0,
-            may_wait: meta.target() == ACCESS,
-        }
+        Line(&self.0)
     }
 }
-
-/// The target of the access log.
-const ACCESS: &str = "bpmgate::access";
 
 /// The longest that a line of the access log waits.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
