@@ -172,6 +172,8 @@ pub mod splice;
 #[doc(hidden)]
 pub mod telemetry;
 pub mod token;
+#[cfg(feature = "fetch")]
+mod worker;
 pub mod workflow;
 
 pub use body::Body;

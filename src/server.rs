@@ -5,6 +5,7 @@ mod connection;
 mod resources;
 pub(crate) mod tls;
 mod unread;
+mod workers;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,17 +16,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
 use tower::Service;
 use tracing::{info, warn};
 
 pub use connection::{Connections, Limits};
 #[cfg(feature = "cli")]
 pub(crate) use resources::ConfiguredKeys;
+pub use resources::workers;
 pub use tls::{Tls, TlsFileError};
+
+use workers::Worker;
 
 use crate::body::{Body, BoxError};
 
@@ -88,62 +90,19 @@ impl Server {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let graceful = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(
-            connections.limits().connections.min(Semaphore::MAX_PERMITS),
-        ));
-        let connections = Arc::new(connections);
-        // They end with it: what the caller stopped serves nobody any more.
-        let mut tasks = JoinSet::new();
-        if let Some(tls) = connections.tls() {
-            tasks.spawn(tls.clone().keep_fresh());
-        }
-        // Who shakes hands has asked for nothing yet, and is not waited for.
-        let (stop_handshakes, handshakes) = watch::channel(());
-        tokio::pin!(shutdown);
-        loop {
-            let (stream, peer, slot) = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(_) = tasks.join_next() => continue,
-                accepted = self.accept(&slots) => accepted,
-            };
-            let connections = connections.clone();
-            let watcher = graceful.watcher();
-            let handshakes = handshakes.clone();
-            tasks.spawn(async move {
-                connections.serve(stream, peer, watcher, handshakes).await;
-                drop(slot);
-            });
-        }
-        drop(self.listener);
-        drop(stop_handshakes);
-        info!(connections = graceful.count(), "draining");
-        if tokio::time::timeout(grace, graceful.shutdown())
-            .await
-            .is_err()
-        {
-            warn!("the grace time is over, connections were cut");
-        }
-        tasks.shutdown().await;
+        let mut worker = Worker::new(Arc::new(connections));
+        let graceful = worker.accept(self.listener, Vec::new(), shutdown).await;
+        drain(graceful, grace).await;
+        worker.tasks.shutdown().await;
     }
+}
 
-    /// The next connection, once there is a slot for it: others wait in the kernel's queue.
-    async fn accept(
-        &self,
-        slots: &Arc<Semaphore>,
-    ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-        let slot = slots.clone().acquire_owned().await.ok();
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => return (stream, peer, slot),
-                // Out of file descriptors, or the client was gone already: neither ends the server.
-                Err(error) => {
-                    warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+/// Lets every request in flight finish, for so long.
+async fn drain(graceful: GracefulShutdown, grace: Duration) {
+    info!(connections = graceful.count(), "draining");
+    let drained = tokio::time::timeout(grace, graceful.shutdown());
+    if drained.await.is_err() {
+        warn!("the grace time is over, connections were cut");
     }
 }
 
@@ -171,11 +130,11 @@ pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The pause after a failed accept, so that a lack of descriptors is no busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
+
     use super::*;
 
     /// Fewer than any kernel of these days lets wait.

@@ -17,7 +17,7 @@ pub(super) fn run(check: Check) -> Result<(), Failure> {
     print(&effective(&loaded)?)?;
     let mut failures = Vec::new();
     if check.engine || check.issuers {
-        serve::runtime(&loaded.config)?.block_on(async {
+        serve::runtime()?.block_on(async {
             if check.engine {
                 failures.extend(engine::ask(&loaded.config).await.err());
             }

@@ -29,7 +29,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
     config.admin.listen = None;
     config.telemetry.log_level = config::LogLevel::Info;
     let _logging = telemetry::start(&config.telemetry);
-    serve::runtime(&config)?.block_on(async {
+    serve::runtime()?.block_on(async {
         let issuer = Issuer::start().await?;
         // Recording requests is for tests.
         let settings = Settings {
@@ -91,7 +91,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
         let serving = serve::gateway(&config, &resources, client, server, || ())?;
         let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
         print(&banner::text(address, has_page, url.as_str(), &alice, &bob))?;
-        serving.await;
+        serving.await?;
         Ok(())
     })
 }

@@ -28,7 +28,7 @@ pub(super) fn run(explain: ExplainRequest) -> Result<(), Failure> {
         // Nobody's token is looked at, so no keys are fetched.
         config.issuers.clear();
     }
-    serve::runtime(&config)?.block_on(async {
+    serve::runtime()?.block_on(async {
         let resources = Resources::from_config(&config).map_err(Failure::Running)?;
         let request = Explained::new(&explain.method, &explain.target, &resources)?;
         let Some(request) = request else {

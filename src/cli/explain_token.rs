@@ -25,7 +25,7 @@ pub(super) fn run(explain: ExplainToken) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
     let token = read(explain.token)?;
     let config = quiet(loaded.config);
-    serve::runtime(&config)?.block_on(async {
+    serve::runtime()?.block_on(async {
         let resources = Resources::from_config(&config).map_err(Failure::Running)?;
         let examined = examine(&resources, &token).await;
         print(&examined)?;

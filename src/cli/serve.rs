@@ -1,5 +1,6 @@
 //! `bpmgate serve`: runs the gateway until it is told to stop.
 
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::runtime;
@@ -10,7 +11,7 @@ use crate::admin::Admin;
 use crate::config::{Config, Loaded};
 use crate::engine::EngineClient;
 use crate::gateway::{Resources, stack};
-use crate::server::{Connections, Limits, Server, Tls, stop_signal};
+use crate::server::{Connections, Limits, Server, Tls, stop_signal, workers};
 use crate::telemetry;
 
 /// Runs the gateway.
@@ -18,7 +19,7 @@ use crate::telemetry;
 pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     tell_warnings(&loaded.warnings);
     let _logging = telemetry::start(&loaded.config.telemetry);
-    runtime(&loaded.config)?.block_on(async {
+    runtime()?.block_on(async {
         let config = &loaded.config;
         let server = bind(config.server.listen).await?;
         let address = server.address();
@@ -43,7 +44,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             }
         };
         tokio::select! {
-            () = serving => {}
+            served = serving => served?,
             // It answers until the last request is done.
             () = admin => {}
         }
@@ -52,13 +53,11 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     })
 }
 
-/// The runtime with as many workers as configured.
-pub(super) fn runtime(config: &Config) -> Result<runtime::Runtime, Failure> {
-    let mut builder = runtime::Builder::new_multi_thread();
-    if config.server.workers > 0 {
-        builder.worker_threads(config.server.workers);
-    }
-    Ok(builder.thread_name("bpmgate").enable_all().build()?)
+/// The runtime of this thread, for all that serves no request.
+pub(super) fn runtime() -> Result<runtime::Runtime, Failure> {
+    Ok(runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 pub(super) async fn bind(address: SocketAddr) -> Result<Server, Failure> {
@@ -79,7 +78,7 @@ pub(super) fn gateway<F: FnOnce() + Send + 'static>(
     engine: EngineClient,
     server: Server,
     stopping: F,
-) -> Result<impl Future<Output = ()> + use<F>, Failure> {
+) -> Result<impl Future<Output = io::Result<()>> + use<F>, Failure> {
     let tls = Tls::from_config(config).map_err(|error| Failure::Running(error.into()))?;
     let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
         .with_tls(tls)
@@ -90,5 +89,5 @@ pub(super) fn gateway<F: FnOnce() + Send + 'static>(
         stopping();
     };
     let grace = config.server.shutdown_grace;
-    Ok(server.serve(connections, stop, grace))
+    Ok(server.serve_on(workers(config), connections, stop, grace))
 }

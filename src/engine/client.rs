@@ -9,13 +9,14 @@
 //!    says that something was sent, and a start is not sent twice.
 //! 3. A connection returns to the pool when its answer's body has ended; an answer that is dropped
 //!    before closes its connection, so the engine sees that the client went away.
-//! 4. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
+//! 4. Each worker of the server has idle connections of its own, so that no thread is woken for another's.
+//! 5. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
 //!    before an answer's head is complete is `engine_unreachable`, and a `GET` is sent again.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use tracing::debug;
 use super::EngineError;
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
+use crate::worker;
 
 /// How the client connects and waits.
 #[derive(Debug, Clone)]
@@ -52,6 +54,9 @@ pub struct ClientSettings {
     pub roots: Option<Vec<u8>>,
     /// The certificate that the gateway shows, where given.
     pub identity: Option<ClientIdentity>,
+    /// The threads that the server serves on, each with connections of its own; 0 where it serves on the runtime
+    /// that it is called in.
+    pub workers: usize,
 }
 
 /// A certificate with its chain and its private key, which nothing prints.
@@ -79,7 +84,8 @@ struct Pool {
     base: Uri,
     host: HeaderValue,
     settings: ClientSettings,
-    idle: Mutex<IdleConnections>,
+    /// Those of each worker; the first are those of all other threads.
+    idle: Box<[Mutex<IdleConnections>]>,
 }
 
 #[derive(Default)]
@@ -115,8 +121,8 @@ impl EngineClient {
                 .wrap_connector(http),
             base: base.clone(),
             host: HeaderValue::from_str(authority.as_str())?,
+            idle: (0..=settings.workers).map(|_| Mutex::default()).collect(),
             settings,
-            idle: Mutex::default(),
         })))
     }
 }
@@ -200,9 +206,15 @@ fn unsent(request: Request<Body>, source: BoxError) -> EngineError {
 }
 
 impl Pool {
+    /// The idle connections of this thread.
+    fn idle(&self, worker: usize) -> Option<MutexGuard<'_, IdleConnections>> {
+        let idle = self.idle.get(worker).or(self.idle.first())?;
+        Some(idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The connection that was used last and is still good.
     fn take(&self) -> Option<SendRequest<Body>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle(worker::current())?;
         // The few newest may still be finishing their last answer; older ones are not waited for.
         let queue = &mut idle.queue;
         let newest = queue.len().saturating_sub(LOOK_AT)..queue.len();
@@ -218,13 +230,16 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = worker::current();
+        let Some(mut idle) = self.idle(worker) else {
+            return;
+        };
         idle.queue.push_back(Idle {
             sender,
             since: Instant::now(),
         });
         if !std::mem::replace(&mut idle.watched, true) {
-            tokio::spawn(watch(Arc::downgrade(self)));
+            tokio::spawn(watch(Arc::downgrade(self), worker));
         }
     }
 
@@ -234,8 +249,8 @@ impl Pool {
     }
 
     /// Closes the connections that were silent for too long, and says when it will be time again.
-    fn close_silent(&self) -> Option<Instant> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    fn close_silent(&self, worker: usize) -> Option<Instant> {
+        let mut idle = self.idle(worker)?;
         while let Some(oldest) = idle.queue.front() {
             let time = self.given_up_at(oldest);
             if time > Instant::now() && !oldest.sender.is_closed() {
@@ -276,8 +291,8 @@ impl Pool {
 }
 
 /// Runs while there are connections that wait.
-async fn watch(pool: Weak<Pool>) {
-    while let Some(time) = pool.upgrade().and_then(|pool| pool.close_silent()) {
+async fn watch(pool: Weak<Pool>, worker: usize) {
+    while let Some(time) = pool.upgrade().and_then(|pool| pool.close_silent(worker)) {
         sleep_until(time).await;
     }
 }

@@ -1,5 +1,6 @@
 //! One connection: over TLS or not, HTTP/1.1 or HTTP/2, within its limits.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -172,7 +173,7 @@ impl<S> Connections<S> {
         R::Error: Into<BoxError>,
     {
         let entry = Entry {
-            stack: self.stack.clone(),
+            stack: RefCell::new(self.stack.clone()),
             peer: Peer {
                 address: peer.ip(),
                 tls: self.tls.is_some(),
@@ -222,7 +223,8 @@ impl<S> Connections<S> {
 /// The service of one connection: gives each request its peer and its guarded body.
 #[derive(Debug, Clone)]
 struct Entry<S> {
-    stack: S,
+    /// A copy of the connection's own: a copy for each request would cost as much as a layer does.
+    stack: RefCell<S>,
     peer: Peer,
     activity: Arc<Activity>,
     body_limit: Option<u64>,
@@ -253,7 +255,7 @@ where
         request.extensions_mut().insert(self.peer);
         let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
-        let inner = self.stack.clone().call(request);
+        let inner = self.stack.borrow_mut().call(request);
         EntryFuture {
             inner,
             exchange: Some(exchange),

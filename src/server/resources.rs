@@ -1,5 +1,6 @@
 //! From the configuration to what the layers work with.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -137,6 +138,7 @@ impl EngineClient {
                     .map(|_| tls::engine_identity(engine))
                     .transpose()?
                     .map(Into::into),
+                workers: workers(config).get(),
             },
         )
     }
@@ -167,6 +169,13 @@ impl Limits {
             request_body: request_body(config),
         }
     }
+}
+
+/// `0` is one per core.
+#[must_use]
+pub fn workers(config: &Config) -> NonZeroUsize {
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    NonZeroUsize::new(config.server.workers).unwrap_or_else(cores)
 }
 
 /// `0` is unlimited.

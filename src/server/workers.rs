@@ -1,0 +1,272 @@
+//! Serves on several threads, each with a runtime of its own.
+//!
+//! The first worker accepts, and gives each connection to the one that has the fewest: so a few long ones do not
+//! meet on one thread. From then on the connection, and the connections to the engine that it uses, stay there.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tower::Service;
+use tracing::{debug, error, warn};
+
+use super::{Connections, Server, drain};
+use crate::body::{Body, BoxError};
+use crate::worker;
+
+impl Server {
+    /// As [`serve`](Self::serve), on so many threads, each with a runtime of its own.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be had.
+    pub async fn serve_on<S, R>(
+        self,
+        workers: NonZeroUsize,
+        connections: Connections<S>,
+        shutdown: impl Future<Output = ()>,
+        grace: Duration,
+    ) -> io::Result<()>
+    where
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send,
+        R: HttpBody<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let connections = Arc::new(connections);
+        // Nothing is sent over these: an end is the word.
+        let (stop, mut stopping) = watch::channel(());
+        let (cut, cutting) = watch::channel(());
+        let (running, mut ended) = mpsc::channel::<Infallible>(1);
+
+        let mut others = Vec::new();
+        for index in 1..workers.get() {
+            let worker = Worker::new(connections.clone());
+            let (give, given) = mpsc::unbounded_channel();
+            others.push(Other {
+                give,
+                open: worker.open.clone(),
+            });
+            let (cutting, running) = (cutting.clone(), running.clone());
+            spawn(index, async move {
+                worker.work(given, cutting).await;
+                drop(running);
+            })?;
+        }
+        let listener = self.listener.into_std()?;
+        let mut worker = Worker::new(connections);
+        let (tell, told) = oneshot::channel();
+        let mut cutting = cutting;
+        spawn(0, async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let stopped = async { drop(stopping.changed().await) };
+                    let graceful = worker.accept(listener, others, stopped).await;
+                    let _ = tell.send(graceful);
+                    let _ = cutting.changed().await;
+                    worker.tasks.shutdown().await;
+                }
+                Err(error) => error!(%error, "the listener cannot be used"),
+            }
+            drop(running);
+        })?;
+
+        shutdown.await;
+        drop(stop);
+        let graceful = told
+            .await
+            .map_err(|_| io::Error::other("the thread that accepts has ended"))?;
+        drain(graceful, grace).await;
+        drop(cut);
+        let _ = ended.recv().await;
+        Ok(())
+    }
+}
+
+/// Runs `work` on a thread of its own.
+fn spawn(index: usize, work: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    thread::Builder::new()
+        .name(format!("bpmgate-{index}"))
+        .spawn(move || {
+            worker::become_worker(index + 1);
+            runtime.block_on(work);
+        })?;
+    Ok(())
+}
+
+/// Serves connections on the runtime that it is polled in.
+pub(super) struct Worker<S> {
+    connections: Arc<Connections<S>>,
+    /// The connections that it has, and those on their way to it.
+    open: Arc<AtomicUsize>,
+    /// They end with it: what the caller stopped serves nobody any more.
+    pub(super) tasks: JoinSet<()>,
+}
+
+/// Another worker, as the accepting one sees it.
+pub(super) struct Other {
+    give: mpsc::UnboundedSender<(std::net::TcpStream, Arrived)>,
+    open: Arc<AtomicUsize>,
+}
+
+/// What belongs to a new connection.
+struct Arrived {
+    peer: SocketAddr,
+    watcher: Watcher,
+    handshakes: watch::Receiver<()>,
+    place: Place,
+}
+
+/// A connection's place among those of its worker, and among all.
+struct Place {
+    open: Arc<AtomicUsize>,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S, R> Worker<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    R: HttpBody<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    pub(super) fn new(connections: Arc<Connections<S>>) -> Self {
+        Self {
+            connections,
+            open: Arc::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Accepts for all until `stopped`; then nobody can connect any more, and no handshake goes on.
+    pub(super) async fn accept(
+        &mut self,
+        listener: TcpListener,
+        others: Vec<Other>,
+        stopped: impl Future<Output = ()>,
+    ) -> GracefulShutdown {
+        let graceful = GracefulShutdown::new();
+        let slots = self.connections.limits().connections;
+        let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
+        if let Some(tls) = self.connections.tls() {
+            self.tasks.spawn(tls.clone().keep_fresh());
+        }
+        // Who shakes hands has asked for nothing yet, and is not waited for.
+        let (_shaking, handshakes) = watch::channel(());
+        tokio::pin!(stopped);
+        loop {
+            let (stream, peer, slot) = tokio::select! {
+                biased;
+                () = &mut stopped => return graceful,
+                Some(_) = self.tasks.join_next() => continue,
+                accepted = accept(&listener, &slots) => accepted,
+            };
+            let fewest = others
+                .iter()
+                .map(|other| (other.open.load(Ordering::Relaxed), other))
+                .min_by_key(|(open, _)| *open)
+                .filter(|(open, _)| *open < self.open.load(Ordering::Relaxed))
+                .map(|(_, other)| other);
+            let open = fewest.map_or(&self.open, |other| &other.open).clone();
+            open.fetch_add(1, Ordering::Relaxed);
+            let arrived = Arrived {
+                peer,
+                watcher: graceful.watcher(),
+                handshakes: handshakes.clone(),
+                place: Place { open, _slot: slot },
+            };
+            match fewest {
+                None => self.take(stream, arrived),
+                // Its socket leaves this runtime, and joins the other's there.
+                Some(other) => match stream.into_std() {
+                    Ok(stream) => drop(other.give.send((stream, arrived))),
+                    Err(error) => debug!(%peer, %error, "connection lost"),
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, stream: TcpStream, arrived: Arrived) {
+        let connections = self.connections.clone();
+        self.tasks.spawn(async move {
+            let Arrived {
+                peer,
+                watcher,
+                handshakes,
+                place,
+            } = arrived;
+            connections.serve(stream, peer, watcher, handshakes).await;
+            drop(place);
+        });
+    }
+
+    /// Serves what it is given until it is cut off.
+    async fn work(
+        mut self,
+        mut given: mpsc::UnboundedReceiver<(std::net::TcpStream, Arrived)>,
+        mut cutting: watch::Receiver<()>,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = cutting.changed() => break,
+                Some(_) = self.tasks.join_next() => {}
+                Some((stream, arrived)) = given.recv() => match TcpStream::from_std(stream) {
+                    Ok(stream) => self.take(stream, arrived),
+                    Err(error) => debug!(peer = %arrived.peer, %error, "connection lost"),
+                },
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+/// The next connection, once there is a slot for it: others wait in the kernel's queue.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    let slot = slots.clone().acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (stream, peer, slot),
+            // Out of file descriptors, or the client was gone already: neither ends the server.
+            Err(error) => {
+                warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The pause after a failed accept, so that a lack of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
