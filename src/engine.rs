@@ -1,6 +1,7 @@
 //! The way to the engine: one exchange over a pooled connection, and what can go wrong with it.
 
 pub mod client;
+mod connection;
 
 use http::Request;
 

@@ -9,8 +9,9 @@
 //!    says that something was sent, and a start is not sent twice.
 //! 3. A connection returns to the pool when its answer's body has ended; an answer that is dropped
 //!    before closes its connection, so the engine sees that the client went away.
-//! 4. Each worker of the server has idle connections of its own, so that no thread is woken for another's.
-//! 5. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
+//! 4. The task that makes a request moves its [connection](super::connection) on, and nobody while it is idle.
+//! 5. Each worker of the server has idle connections of its own, so that no thread is woken for another's.
+//! 6. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
 //!    before an answer's head is complete is `engine_unreachable`, and a `GET` is sent again.
 
 use std::collections::VecDeque;
@@ -25,18 +26,19 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use pin_project_lite::pin_project;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::EngineError;
+use super::connection::EngineConnection;
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
 use crate::worker;
@@ -98,9 +100,11 @@ struct IdleConnections {
 
 /// A connection that waits for its next request.
 struct Idle {
-    sender: SendRequest<Body>,
+    connection: Connection,
     since: Instant,
 }
+
+type Connection = EngineConnection<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 impl EngineClient {
     /// Makes a client for the engine at `base`, of which scheme and authority count.
@@ -159,15 +163,15 @@ async fn exchange(
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
     loop {
-        let (mut sender, pooled) = match pool.take() {
-            Some(sender) => (sender, true),
+        let (mut connection, pooled) = match pool.take() {
+            Some(connection) => (connection, true),
             None => match pool.connect().await {
-                Ok(sender) => (sender, false),
+                Ok(connection) => (connection, false),
                 Err(source) => return Err(unsent(request, source)),
             },
         };
-        match sender.try_send_request(request).await {
-            Ok(answer) => return Ok(answer.map(|body| pool.body(body, sender))),
+        match connection.send(request).await {
+            Ok(answer) => return Ok(answer.map(|body| pool.body(body, connection))),
             Err(mut error) => match error.take_message() {
                 Some(back) if pooled => request = back,
                 Some(back) => return Err(unsent(back, error.into_error().into())),
@@ -213,21 +217,28 @@ impl Pool {
     }
 
     /// The connection that was used last and is still good.
-    fn take(&self) -> Option<SendRequest<Body>> {
+    fn take(&self) -> Option<Connection> {
         let mut idle = self.idle(worker::current())?;
-        // The few newest may still be finishing their last answer; older ones are not waited for.
-        let queue = &mut idle.queue;
-        let newest = queue.len().saturating_sub(LOOK_AT)..queue.len();
-        let good = newest.rev().find(|&index| {
-            queue.get(index).is_some_and(|idle| {
-                idle.sender.is_ready() && self.given_up_at(idle) > Instant::now()
-            })
-        })?;
-        queue.remove(good).map(|idle| idle.sender)
+        while let Some(mut newest) = idle.queue.pop_back() {
+            if self.given_up_at(&newest) > Instant::now() && newest.connection.is_good() {
+                return Some(newest.connection);
+            }
+        }
+        None
     }
 
-    fn put(self: &Arc<Self>, sender: SendRequest<Body>) {
-        if sender.is_closed() {
+    /// Keeps a connection for the next request, where it can take one.
+    fn put(self: &Arc<Self>, mut connection: Connection) {
+        if !connection.is_good() {
+            if !connection.has_ended() {
+                let pool = self.clone();
+                tokio::spawn(async move {
+                    connection.settle().await;
+                    if connection.is_good() {
+                        pool.put(connection);
+                    }
+                });
+            }
             return;
         }
         let worker = worker::current();
@@ -235,7 +246,7 @@ impl Pool {
             return;
         };
         idle.queue.push_back(Idle {
-            sender,
+            connection,
             since: Instant::now(),
         });
         if !std::mem::replace(&mut idle.watched, true) {
@@ -245,45 +256,48 @@ impl Pool {
 
     /// A tenth before the engine may close it, a connection is given up.
     fn given_up_at(&self, idle: &Idle) -> Instant {
-        idle.since + self.settings.idle_connection.mul_f32(0.9)
+        idle.since + self.settings.idle_connection / 10 * 9
     }
 
-    /// Closes the connections that were silent for too long, and says when it will be time again.
+    /// Closes the connections that were silent for too long or that the engine closed, and says when to look again.
     fn close_silent(&self, worker: usize) -> Option<Instant> {
         let mut idle = self.idle(worker)?;
-        while let Some(oldest) = idle.queue.front() {
-            let time = self.given_up_at(oldest);
-            if time > Instant::now() && !oldest.sender.is_closed() {
-                return Some(time);
-            }
-            idle.queue.pop_front();
-        }
-        idle.watched = false;
-        None
+        let now = Instant::now();
+        idle.queue
+            .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.is_good());
+        let Some(oldest) = idle.queue.front() else {
+            idle.watched = false;
+            return None;
+        };
+        Some(self.given_up_at(oldest).min(now + LOOK))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Body>, BoxError> {
+    async fn connect(&self) -> Result<Connection, BoxError> {
         let connecting = async {
             let stream = self.connector.clone().oneshot(self.base.clone()).await?;
-            let (sender, connection) = http1::handshake::<_, Body>(stream).await?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, "connection to the engine ended");
-                }
-            });
-            Ok::<_, BoxError>(sender)
+            Ok::<_, BoxError>(EngineConnection::over(stream).await?)
         };
         timeout(self.settings.connect, connecting).await?
     }
 
-    fn body(self: &Arc<Self>, body: Incoming, sender: SendRequest<Body>) -> Body {
+    fn body(self: &Arc<Self>, mut body: Incoming, mut connection: Connection) -> Body {
         if body.is_end_stream() {
-            self.put(sender);
+            self.put(connection);
             return Body::empty();
         }
+        // A short answer has mostly come with its head: it needs no stream, and its connection is free.
+        let first = connection.frame_now(&mut body);
+        if let Some(Ok(frame)) = &first
+            && let Some(whole) = frame.data_ref()
+            && body.is_end_stream()
+        {
+            self.put(connection);
+            return whole.clone().into();
+        }
         let lent = Lent {
+            first,
             inner: body,
-            sender: Some(sender),
+            connection: Some(connection),
             pool: Arc::downgrade(self),
         };
         Body::stream(Guarded::new(lent).idle(self.settings.body_idle, Problem::EngineTimeout))
@@ -331,29 +345,28 @@ fn tls(settings: &ClientSettings) -> Result<rustls::ClientConfig, BoxError> {
     })
 }
 
-pin_project! {
-    /// An answer's body that gives its connection back when it has ended.
-    struct Lent {
-        #[pin]
-        inner: Incoming,
-        sender: Option<SendRequest<Body>>,
-        pool: Weak<Pool>,
-    }
+/// An answer's body that gives its connection back when it has ended.
+struct Lent {
+    first: Option<Result<Frame<Bytes>, hyper::Error>>,
+    inner: Incoming,
+    connection: Option<Connection>,
+    pool: Weak<Pool>,
+}
 
-    impl PinnedDrop for Lent {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            // A body with a length is not polled again after its last byte.
-            if this.inner.is_end_stream() {
-                give_back(this.sender, this.pool);
-            }
+impl Lent {
+    fn give_back(&mut self) {
+        if let (Some(connection), Some(pool)) = (self.connection.take(), self.pool.upgrade()) {
+            pool.put(connection);
         }
     }
 }
 
-fn give_back(sender: &mut Option<SendRequest<Body>>, pool: &Weak<Pool>) {
-    if let (Some(sender), Some(pool)) = (sender.take(), pool.upgrade()) {
-        pool.put(sender);
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // A body with a length is not polled again after its last byte.
+        if self.is_end_stream() {
+            self.give_back();
+        }
     }
 }
 
@@ -362,25 +375,40 @@ impl HttpBody for Lent {
     type Error = hyper::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let frame = match &mut this.connection {
+            Some(connection) => ready!(connection.poll_frame(Pin::new(&mut this.inner), cx)),
+            None => None,
+        };
         if frame.is_none() {
-            give_back(this.sender, this.pool);
+            this.give_back();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.first.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let mut hint = self.inner.size_hint();
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) | None => 0,
+        };
+        match hint.exact() {
+            Some(rest) => hint.set_exact(rest + first),
+            None => hint.set_lower(hint.lower() + first),
+        }
+        hint
     }
 }
 
-/// How many of the newest idle connections are looked at for a ready one.
-const LOOK_AT: usize = 16;
+/// How often the idle connections are looked at.
+const LOOK: Duration = Duration::from_secs(5);

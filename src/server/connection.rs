@@ -359,35 +359,57 @@ where
             exchange.answered();
         }
         let exchange = this.exchange.take();
-        Poll::Ready(Ok(answer.map(|inner| Counted { inner, exchange })))
+        Poll::Ready(Ok(answer.map(|inner| Counted {
+            inner,
+            exchange,
+            failure: None,
+        })))
     }
 }
 
 pin_project! {
     /// An answer's body; the exchange ends with it.
+    ///
+    /// Where it fails, hyper ends the connection at once, and what has not been written yet is lost. So a failure
+    /// lets what came before it be written first.
     struct Counted<R> {
         #[pin]
         inner: R,
         exchange: Option<Exchange>,
+        failure: Option<BoxError>,
     }
 }
 
-impl<R: HttpBody> HttpBody for Counted<R> {
+impl<R> HttpBody for Counted<R>
+where
+    R: HttpBody,
+    R::Error: Into<BoxError>,
+{
     type Data = R::Data;
-    type Error = R::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+    ) -> Poll<Option<Result<Frame<R::Data>, BoxError>>> {
         let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        if let (Some(Err(_)), Some(exchange)) = (&frame, this.exchange.as_ref())
-            && exchange.version < Version::HTTP_11
-        {
-            exchange.activity.answer_broke();
+        if let Some(failure) = this.failure.take() {
+            if let Some(exchange) = this.exchange.as_ref()
+                && exchange.version < Version::HTTP_11
+            {
+                exchange.activity.answer_broke();
+            }
+            return Poll::Ready(Some(Err(failure)));
         }
-        Poll::Ready(frame)
+        match ready!(this.inner.poll_frame(cx)) {
+            Some(Err(failure)) => {
+                *this.failure = Some(failure.into());
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
