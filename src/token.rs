@@ -183,11 +183,12 @@ pub fn verify(
         }
     }
     check_purpose(&claims, token.jws.is_access_token(), rules.preset)?;
-    let expires = check_times(&claims, now, rules.leeway)?;
+    let validity = Validity::of(&claims)?;
+    validity.check(now, rules.leeway)?;
     Ok(VerifiedToken(Arc::new(Verified {
         issuer: issuer.clone(),
         claims: Arc::new(claims),
-        expires,
+        validity,
         identity: OnceLock::new(),
     })))
 }
@@ -279,30 +280,42 @@ const NO_AUDIENCE: TokenError = TokenError::Claim {
     expected: "a string or an array of strings",
 };
 
-/// Checks `nbf`, `iat`, then `exp`, and returns when the token ends.
-fn check_times(
-    claims: &Map<String, Value>,
-    now: SystemTime,
-    leeway: Duration,
-) -> Result<SystemTime, TokenError> {
-    let latest = now.checked_add(leeway).unwrap_or(now);
-    for claim in ["nbf", "iat"] {
-        if let Some(value) = claims.get(claim) {
-            let since = numeric_date(claim, value)?;
-            if since > latest {
+/// When a token holds, by its own word and without leeway.
+#[derive(Debug, Clone, Copy)]
+struct Validity {
+    /// `nbf` and `iat`, in which order they are looked at.
+    since: [(&'static str, Option<SystemTime>); 2],
+    expires: SystemTime,
+}
+
+impl Validity {
+    fn of(claims: &Map<String, Value>) -> Result<Self, TokenError> {
+        let since = |claim| match claims.get(claim) {
+            Some(value) => Ok((claim, Some(numeric_date(claim, value)?))),
+            None => Ok((claim, None)),
+        };
+        let since = [since("nbf")?, since("iat")?];
+        let expires = claims.get("exp").ok_or(TokenError::ClaimMissing("exp"))?;
+        let expires = numeric_date("exp", expires)?;
+        Ok(Self { since, expires })
+    }
+
+    fn check(&self, now: SystemTime, leeway: Duration) -> Result<(), TokenError> {
+        let latest = now.checked_add(leeway).unwrap_or(now);
+        for (claim, since) in self.since {
+            if let Some(since) = since.filter(|since| *since > latest) {
                 let ahead = since.duration_since(now).unwrap_or_default();
                 return Err(TokenError::NotYet { claim, ahead });
             }
         }
+        let expires = self.expires;
+        let end = expires.checked_add(leeway).unwrap_or(expires);
+        if now >= end {
+            let ago = now.duration_since(expires).unwrap_or_default();
+            return Err(TokenError::Expired { ago });
+        }
+        Ok(())
     }
-    let expires = claims.get("exp").ok_or(TokenError::ClaimMissing("exp"))?;
-    let expires = numeric_date("exp", expires)?;
-    let end = expires.checked_add(leeway).unwrap_or(expires);
-    if now >= end {
-        let ago = now.duration_since(expires).unwrap_or_default();
-        return Err(TokenError::Expired { ago });
-    }
-    Ok(expires)
 }
 
 /// RFC 7519 §2: seconds since 1970, fractions allowed.
@@ -330,7 +343,7 @@ pub struct VerifiedToken(Arc<Verified>);
 struct Verified {
     issuer: Issuer,
     claims: Arc<Map<String, Value>>,
-    expires: SystemTime,
+    validity: Validity,
     identity: OnceLock<Result<Identity, claims::ClaimError>>,
 }
 
@@ -350,7 +363,7 @@ impl VerifiedToken {
     /// The token's `exp`, without leeway.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
-        self.0.expires
+        self.0.validity.expires
     }
 
     /// Who the token speaks for, by the issuer's claim paths. Read once, then the same for every clone.
@@ -367,7 +380,7 @@ impl VerifiedToken {
                     &token.issuer.rules().claims,
                     token.issuer.shared_name(),
                     &token.issuer.rules().id_prefix,
-                    token.expires,
+                    token.validity.expires,
                 )
                 .map(Identity::new)
             })
@@ -381,7 +394,7 @@ impl fmt::Debug for VerifiedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifiedToken")
             .field("issuer", &self.0.issuer.as_str())
-            .field("expires", &self.0.expires)
+            .field("expires", &self.0.validity.expires)
             .finish_non_exhaustive()
     }
 }

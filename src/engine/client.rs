@@ -38,7 +38,7 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::EngineError;
-use super::connection::EngineConnection;
+use super::connection::{EngineConnection, frame_now};
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
 use crate::worker;
@@ -280,13 +280,13 @@ impl Pool {
         timeout(self.settings.connect, connecting).await?
     }
 
-    fn body(self: &Arc<Self>, mut body: Incoming, mut connection: Connection) -> Body {
+    fn body(self: &Arc<Self>, mut body: Incoming, connection: Connection) -> Body {
         if body.is_end_stream() {
             self.put(connection);
             return Body::empty();
         }
         // A short answer has mostly come with its head: it needs no stream, and its connection is free.
-        let first = connection.frame_now(&mut body);
+        let first = frame_now(&mut body);
         if let Some(Ok(frame)) = &first
             && let Some(whole) = frame.data_ref()
             && body.is_end_stream()

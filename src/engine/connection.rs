@@ -155,16 +155,13 @@ impl<T: Read + Write + Unpin> EngineConnection<T> {
         }
         frame
     }
+}
 
-    /// The next frame, where it is there already.
-    pub(super) fn frame_now(
-        &mut self,
-        body: &mut Incoming,
-    ) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-        let mut quietly = Context::from_waker(Waker::noop());
-        match Pin::new(body).poll_frame(&mut quietly) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => None,
-        }
+/// The next frame, where it has come already.
+pub(super) fn frame_now(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    let mut quietly = Context::from_waker(Waker::noop());
+    match Pin::new(body).poll_frame(&mut quietly) {
+        Poll::Ready(frame) => frame,
+        Poll::Pending => None,
     }
 }

@@ -9,9 +9,10 @@
 //! outermost, else until it is sent; and as long as its own body is still being sent.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::quality::RandomState;
 use http::Request;
 
 use super::checked::{Check, CheckLayer};

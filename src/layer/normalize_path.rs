@@ -7,8 +7,9 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::header::HOST;
-use http::uri::{Authority, Parts, PathAndQuery};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Uri};
 
 use super::checked::{Check, CheckLayer};
@@ -58,8 +59,8 @@ impl Check for NormalizePath {
         let uri = request.uri();
         let changed = match normalize(uri.path()).map_err(|bad| Problem::BadPath(bad.reason()))? {
             Cow::Borrowed(path) if path.len() == uri.path().len() && uri.scheme().is_none() => None,
-            Cow::Borrowed(path) => Some(with_path(path, uri.query())?),
-            Cow::Owned(path) => Some(with_path(&path, uri.query())?),
+            Cow::Borrowed(path) => Some(with_path(&[path], uri.query())?),
+            Cow::Owned(path) => Some(with_path(&[&path], uri.query())?),
         };
         let host = uri.authority().and_then(host_of);
         if let Some(uri) = changed {
@@ -79,15 +80,17 @@ fn host_of(authority: &Authority) -> Option<HeaderValue> {
 }
 
 /// An origin-form target of this path and query.
-pub(super) fn with_path(path: &str, query: Option<&str>) -> Result<Uri, Problem> {
-    let target: Result<PathAndQuery, _> = match query {
-        None => PathAndQuery::try_from(path),
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-    };
-    let mut parts = Parts::default();
-    parts.path_and_query =
-        Some(target.map_err(|_| Problem::BadPath("it cannot be written as a request target"))?);
-    Uri::from_parts(parts).map_err(|_| Problem::BadPath("it cannot be written as a request target"))
+pub(super) fn with_path(path: &[&str], query: Option<&str>) -> Result<Uri, Problem> {
+    let length: usize = path.iter().map(|part| part.len()).sum();
+    let mut target = String::with_capacity(length + query.map_or(0, |query| query.len() + 1));
+    target.extend(path.iter().copied());
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    let unwritable = |_| Problem::BadPath("it cannot be written as a request target");
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(unwritable)?;
+    Ok(Uri::from(target))
 }
 
 #[cfg(test)]

@@ -61,11 +61,11 @@ impl Check for RewritePath {
         {
             return Ok(());
         }
-        let path = match (self.engine_path.as_str(), rest) {
-            ("", "") => "/".to_owned(),
-            (engine_path, rest) => [engine_path, rest].concat(),
+        let path: &[&str] = match (self.engine_path.as_str(), rest) {
+            ("", "") => &["/"],
+            (engine_path, rest) => &[engine_path, rest],
         };
-        let uri = with_path(&path, uri.query())?;
+        let uri = with_path(path, uri.query())?;
         *request.uri_mut() = uri;
         Ok(())
     }

@@ -10,7 +10,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,60 +18,41 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// The activity of one connection.
+/// The activity of one connection. Only notes what happens, as a look at the clock with each byte would cost more.
 #[derive(Debug)]
 pub(super) struct Activity {
-    began: Instant,
-    idle: Duration,
-    head: Duration,
     /// Requests whose answer's body has not ended.
     in_flight: AtomicUsize,
     /// Those of them whose answer has no head yet.
     unanswered: AtomicUsize,
-    /// When a byte moved last, in milliseconds since `began`.
-    moved: AtomicU64,
-    /// When the first byte of the head that is being read came, in milliseconds since `began` plus one.
-    head_began: AtomicU64,
+    /// Whether a byte moved since the last look.
+    moved: AtomicBool,
+    /// The heads that have begun.
+    heads: AtomicUsize,
+    /// Whether the last of them is not complete.
+    head_is_coming: AtomicBool,
     http2: AtomicBool,
     /// Whether the end of the connection is not to look like the end of an answer.
     broken: AtomicBool,
 }
 
 impl Activity {
-    pub(super) fn new(idle: Duration, head: Duration) -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            began: Instant::now(),
-            idle,
-            head,
             in_flight: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
-            moved: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
+            heads: AtomicUsize::new(0),
             // A new connection owes its first head at once.
-            head_began: AtomicU64::new(1),
+            head_is_coming: AtomicBool::new(true),
             http2: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// When the connection is to be closed if nothing happens; `None` while it has no limit.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.unanswered.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        let head_began = self.head_began.load(Ordering::Relaxed);
-        if self.in_flight.load(Ordering::Relaxed) == 0 && head_began > 0 {
-            return Some(self.began + Duration::from_millis(head_began) + self.head);
-        }
-        Some(self.began + Duration::from_millis(self.moved.load(Ordering::Relaxed)) + self.idle)
-    }
-
     /// A request's head is complete.
     pub(super) fn request_began(&self) {
-        self.head_began.store(0, Ordering::Relaxed);
+        self.head_is_coming.store(false, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
@@ -94,7 +75,7 @@ impl Activity {
     }
 
     fn note_moved(&self) {
-        self.moved.store(self.now(), Ordering::Relaxed);
+        self.moved.store(true, Ordering::Relaxed);
     }
 
     fn note_read(&self, bytes: &[u8]) {
@@ -104,14 +85,59 @@ impl Activity {
         }
         if bytes.starts_with(b"PRI * HTTP/2") {
             self.http2.store(true, Ordering::Relaxed);
-            self.head_began.store(0, Ordering::Relaxed);
-        } else if self.head_began.load(Ordering::Relaxed) == 0 {
-            self.head_began.store(self.now() + 1, Ordering::Relaxed);
+            self.head_is_coming.store(false, Ordering::Relaxed);
+        } else if !self.head_is_coming.swap(true, Ordering::Relaxed) {
+            self.heads.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Looks at an [`Activity`] from time to time. A limit is met after its time, and within that of one more look.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    activity: Arc<Activity>,
+    idle: Duration,
+    head: Duration,
+    /// When it was seen last that a byte moved.
+    moved: Instant,
+    /// Which head was coming when it was looked for last, and when it was seen first.
+    coming: (usize, Instant),
+}
+
+impl Lookout {
+    pub(super) fn new(
+        activity: Arc<Activity>,
+        began: Instant,
+        idle: Duration,
+        head: Duration,
+    ) -> Self {
+        Self {
+            activity,
+            idle,
+            head,
+            moved: began,
+            coming: (0, began),
         }
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// When the connection is to be closed if nothing happens; `None` while it has no limit.
+    pub(super) fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let activity = &*self.activity;
+        if activity.moved.swap(false, Ordering::Relaxed) {
+            self.moved = now;
+        }
+        if activity.unanswered.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let coming = activity.head_is_coming.load(Ordering::Relaxed);
+        if activity.in_flight.load(Ordering::Relaxed) == 0 && coming {
+            let which = activity.heads.load(Ordering::Relaxed);
+            if self.coming.0 != which {
+                self.coming = (which, now);
+            }
+            return Some(self.coming.1 + self.head);
+        }
+        Some(self.moved + self.idle)
     }
 }
 
@@ -212,14 +238,22 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(75);
     const HEAD: Duration = Duration::from_secs(10);
 
+    fn watched() -> (Arc<Activity>, Lookout) {
+        let activity = Activity::new();
+        let lookout = Lookout::new(activity.clone(), Instant::now(), IDLE, HEAD);
+        (activity, lookout)
+    }
+
+    fn left(lookout: &mut Lookout) -> Option<u64> {
+        let now = Instant::now();
+        let at = lookout.deadline(now)?;
+        Some(at.saturating_duration_since(now).as_secs())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_state_has_its_own_limit() {
-        let activity = Activity::new(IDLE, HEAD);
-        let left = || {
-            activity
-                .deadline()
-                .map(|at| at.saturating_duration_since(Instant::now()).as_secs())
-        };
+        let (activity, mut lookout) = watched();
+        let mut left = || left(&mut lookout);
         assert_eq!(left(), Some(10), "a new connection owes a head");
         activity.note_read(b"GET / HTTP/1.1\r\n");
         tokio::time::advance(Duration::from_secs(4)).await;
@@ -230,22 +264,27 @@ mod tests {
         activity.head_ended();
         assert_eq!(left(), Some(75), "the answer is streamed");
         tokio::time::advance(Duration::from_secs(70)).await;
+        assert_eq!(left(), Some(5), "nothing moved");
         activity.note_moved();
         assert_eq!(left(), Some(75), "a byte moved");
         activity.request_ended();
         assert_eq!(left(), Some(75), "between requests");
         activity.note_read(b"G");
         assert_eq!(left(), Some(10), "the next head began");
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(left(), Some(6), "it has its time");
+        activity.request_began();
+        activity.head_ended();
+        activity.request_ended();
+        activity.note_read(b"G");
+        assert_eq!(left(), Some(10), "one more head has all of it");
     }
 
     #[tokio::test(start_paused = true)]
     async fn frames_of_http2_are_no_heads() {
-        let activity = Activity::new(IDLE, HEAD);
+        let (activity, mut lookout) = watched();
         activity.note_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         activity.note_read(b"\0\0\0\x04\0\0\0\0\0");
-        let left = activity
-            .deadline()
-            .map(|at| at.saturating_duration_since(Instant::now()));
-        assert_eq!(left, Some(IDLE));
+        assert_eq!(left(&mut lookout), Some(75));
     }
 }

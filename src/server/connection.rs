@@ -22,12 +22,12 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tracing::{debug, trace};
 
-use super::activity::{Activity, Watched};
+use super::activity::{Activity, Lookout, Watched};
 use super::tls::Tls;
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
@@ -130,13 +130,13 @@ impl<S> Connections<S> {
         R::Error: Into<BoxError>,
     {
         let _ = stream.set_nodelay(true);
-        let activity = Activity::new(self.limits.idle_connection, self.limits.header_read_timeout);
+        let began = Instant::now();
         let Some(tls) = &self.tls else {
-            return self.exchange(stream, reset, peer, activity, watcher).await;
+            return self.exchange(stream, reset, peer, began, watcher).await;
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
-            let deadline = activity.began() + self.limits.header_read_timeout;
+            let deadline = began + self.limits.header_read_timeout;
             let accepted = tokio::select! {
                 accepted = timeout_at(deadline, tls.accept(stream)) => accepted,
                 _ = handshakes.changed() => return,
@@ -144,7 +144,7 @@ impl<S> Connections<S> {
             match accepted {
                 Ok(Ok(stream)) => {
                     let reset = |stream: &TlsStream<TcpStream>| reset(stream.get_ref().0);
-                    self.exchange(stream, reset, peer, activity, watcher).await;
+                    self.exchange(stream, reset, peer, began, watcher).await;
                 }
                 Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
                 Err(_) => debug!(%peer, "no TLS handshake in time"),
@@ -160,7 +160,7 @@ impl<S> Connections<S> {
         stream: T,
         reset: fn(&T),
         peer: SocketAddr,
-        activity: Arc<Activity>,
+        began: Instant,
         watcher: Watcher,
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -172,6 +172,7 @@ impl<S> Connections<S> {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
+        let activity = Activity::new();
         let entry = Entry {
             stack: RefCell::new(self.stack.clone()),
             peer: Peer {
@@ -191,7 +192,13 @@ impl<S> Connections<S> {
         let look = LOOK
             .min(self.limits.header_read_timeout)
             .min(self.limits.idle_connection);
-        let look_again = sleep_until(activity.began() + look);
+        let Limits {
+            idle_connection: idle,
+            header_read_timeout: head,
+            ..
+        } = self.limits;
+        let mut lookout = Lookout::new(activity, began, idle, head);
+        let look_again = sleep_until(began + look);
         tokio::pin!(look_again);
         loop {
             tokio::select! {
@@ -204,8 +211,8 @@ impl<S> Connections<S> {
                     return;
                 }
                 () = &mut look_again => {
-                    let now = tokio::time::Instant::now();
-                    match activity.deadline() {
+                    let now = Instant::now();
+                    match lookout.deadline(now) {
                         Some(deadline) if deadline <= now => {
                             debug!(%peer, "silent connection closed");
                             return;

@@ -18,7 +18,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Non
 use aws_lc_rs::rand;
 use moka::sync::Cache;
 
-use super::{BearerToken, KeySet, VerifiedToken, check_times};
+use super::{BearerToken, KeySet, VerifiedToken};
 
 /// The longest token that is kept, in bytes; a longer one is verified every time.
 const MAX_CACHED_BYTES: usize = 4 * 1024;
@@ -91,7 +91,7 @@ impl TokenCache {
         let same_keys =
             current(issuer).is_some_and(|now| std::ptr::eq(keys.as_ptr(), &raw const *now));
         let leeway = token.issuer().rules().leeway;
-        if same_keys && check_times(token.claims(), now, leeway).is_ok() {
+        if same_keys && token.0.validity.check(now, leeway).is_ok() {
             return Some(token);
         }
         self.entries.invalidate(tag);
