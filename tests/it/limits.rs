@@ -563,6 +563,33 @@ async fn good_callers_are_served_while_2000_connections_are_idle() {
     assert_served("2000 idle connections", quiet, meanwhile);
 }
 
+/// Many shells give a process 1024 open files; idle connections would take them all.
+#[tokio::test]
+async fn the_gateway_takes_as_many_open_files_as_it_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = "ulimit -Sn 300 && ulimit -Hn 900 && exec \"$0\" serve";
+    let gateway = tokio::process::Command::new("sh")
+        .args(["-c", command, env!("CARGO_BIN_EXE_bpmgate")])
+        .env_clear()
+        .env("BPMGATE__SERVER__LISTEN", "127.0.0.1:0")
+        .env("BPMGATE__ADMIN__LISTEN", "")
+        .env("CLERK_JWKS_URL", "http://127.0.0.1:9/.well-known/jwks.json")
+        .current_dir(directory.path())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let limits = format!("/proc/{}/limits", gateway.id().unwrap());
+    eventually("the raised limit", || {
+        let limits = std::fs::read_to_string(&limits).unwrap();
+        let mut lines = limits.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Max open files"));
+        let numbers: Vec<_> = line.unwrap().split_whitespace().collect();
+        numbers[..2] == ["900", "900"]
+    })
+    .await;
+}
+
 /// Bad tokens, each of a signature of its own, as fast as they go; what came of them is counted by status.
 struct Flood {
     unauthorized: AtomicUsize,
