@@ -8,7 +8,7 @@
 //! | `/livez` | 200 `ok`, as long as the process answers at all |
 //! | `/readyz` | 200 if there are keys for every issuer, the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
 //! | `/metrics` | what is counted, as Prometheus text, or as `OpenMetrics` where `Accept` names it (docs/metrics.md) |
-//! | `/status` | versions, the effective configuration with secrets masked, issuers with key ids and ages |
+//! | `/status` | versions, the effective configuration with secrets masked, issuers with key ids and ages, requests in flight, and what each rate limit keeps and has refused |
 //!
 //! GET and HEAD alone; every other answer is a problem. The engine is asked at most once a second, together with `/health`.
 
@@ -33,6 +33,7 @@ use crate::layer::own::{json_answer, version_path};
 use crate::layer::{EngineHealth, ProblemLayer};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
+use crate::rate_limit::RateLimits;
 use crate::server::{Connections, Limits, Server};
 use crate::telemetry::metrics::{Format, exposition};
 use crate::token::{IssuerKeys, Verifier};
@@ -52,6 +53,7 @@ struct Shared {
     /// The effective configuration, secrets masked.
     config: Value,
     metrics: Metrics,
+    rate_limits: RateLimits,
     began: Instant,
     began_at: SystemTime,
     draining: Draining,
@@ -108,6 +110,7 @@ impl Admin<()> {
                 version_path: version_path(&resources.engine_path),
                 config: serde_json::to_value(config)?,
                 metrics: resources.metrics.clone(),
+                rate_limits: resources.rate_limits.clone(),
                 began: Instant::now(),
                 began_at: SystemTime::now(),
                 draining: Draining::default(),
@@ -176,6 +179,11 @@ where
             .issuers()
             .map(|(issuer, keys)| issuer_status(issuer.as_str(), keys))
             .collect();
+        let rate_limits: Vec<Value> = shared
+            .rate_limits
+            .iter()
+            .map(|limit| json!({"name": limit.name(), "keys": limit.keys(), "refused": limit.refused()}))
+            .collect();
         let shape = json!({
             "versions": { "bpmgate": env!("CARGO_PKG_VERSION") },
             "started_at": humantime::format_rfc3339_millis(shared.began_at).to_string(),
@@ -183,6 +191,10 @@ where
             "draining": shared.draining.has_begun(),
             "engine_reachable": self.engine_is_reachable().await,
             "issuers": issuers,
+            "requests_in_flight": shared.metrics.in_flight(),
+            "requests_queued": shared.metrics.requests_queued(),
+            "long_polls_waiting": shared.metrics.long_polls(),
+            "rate_limits": rate_limits,
             "config": shared.config,
         });
         json_answer(shape.to_string().into())
@@ -191,9 +203,13 @@ where
     fn metrics(&self, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
         let format = Format::asked_for(&headers.get_all(ACCEPT));
         let Shared {
-            verifier, metrics, ..
+            verifier,
+            metrics,
+            rate_limits,
+            ..
         } = &*self.shared;
-        let text = exposition(metrics, verifier, format).map_err(|_| Problem::Internal)?;
+        let text =
+            exposition(metrics, verifier, rate_limits, format).map_err(|_| Problem::Internal)?;
         Ok(text_answer(text.into(), format.content_type()))
     }
 

@@ -67,6 +67,9 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// Tokens that were verified before.
     pub token_cache: TokenCache,
+    /// How many requests may come in a time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// The variables that say who started a process.
     pub initiator: Initiator,
     /// Who may do what.
@@ -167,13 +170,27 @@ pub struct Limits {
     /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413. All
     /// such bodies together may take 16 times that; more are 503.
     pub rewritten_body: ByteSize,
-    /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. More is 503 with `Retry-After`.
+    /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. Long polls have a limit of their
+    /// own. More wait (`requests_queued`), or are 503 `overloaded` with `Retry-After`.
     #[schemars(range(min = 1))]
     pub requests_in_flight: usize,
+    /// Requests that wait for their turn where so many are in flight, so that a short burst is served. More is 503; 0: nobody waits.
+    pub requests_queued: usize,
+    /// How long such a request waits before it is 503.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub queue_timeout: Duration,
     /// Requests of one caller in progress at the same time; more are 429 `too_many_requests`. An engine has some
     /// 200 threads, and a slow upload holds one, so a single caller should not be given them all.
     #[schemars(range(min = 1))]
     pub requests_in_flight_per_caller: usize,
+    /// Long polls (`fetchAndLock` of external tasks) at one time, beside the other requests, as the engine may hold one for 30 minutes.
+    /// More is 503 with `Retry-After`. Each takes a connection to the engine.
+    #[schemars(range(min = 1))]
+    pub long_polls: usize,
+    /// Long polls of one caller at the same time, beside the caller's other requests; more are 429 `too_many_requests`.
+    #[schemars(range(min = 1))]
+    pub long_polls_per_caller: usize,
 }
 
 impl Default for Limits {
@@ -188,7 +205,11 @@ impl Default for Limits {
             request_body: ByteSize::from_mib(1024),
             rewritten_body: ByteSize::from_mib(16),
             requests_in_flight: 10_000,
+            requests_queued: 1000,
+            queue_timeout: Duration::from_secs(1),
             requests_in_flight_per_caller: 100,
+            long_polls: 2000,
+            long_polls_per_caller: 50,
         }
     }
 }
@@ -493,6 +514,72 @@ impl Default for TokenCache {
     fn default() -> Self {
         Self { entries: 10_000 }
     }
+}
+
+/// `[[rate_limits]]`: how many requests may come in a time, counted apart for each caller, issuer, client address or claim.
+///
+/// Who sends faster gets 429 `rate_limited` with `Retry-After`. Without such a table nothing is counted; `docs/limits.md` has examples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Names the limit in answers (`RateLimit-Policy`) and metrics; another for each. From 1 to 64 letters and digits of ASCII, `-`, `_` and `.`.
+    pub name: String,
+    /// Whose requests are counted together.
+    pub by: RateLimitBy,
+    /// The claim, by name or by a path with dots, where `by = "claim"`. A caller without it is counted by subject.
+    #[serde(default)]
+    pub claim: String,
+    /// Which requests are counted.
+    #[serde(default)]
+    pub counts: RateLimitCounts,
+    /// Operations that alone are counted: ids and groups of the engine's API, or kinds such as `"start"`. Empty: all requests but `/health`, `/docs` and `/openapi.json`.
+    #[serde(default)]
+    pub operations: Vec<String>,
+    /// So many requests come back within `per`, one by one; at least 1.
+    #[schemars(range(min = 1))]
+    pub requests: u32,
+    /// The time for `requests`. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub per: Duration,
+    /// So many requests pass at once, from somebody who sent none for long. 0: as many as `requests`.
+    #[serde(default)]
+    pub burst: u32,
+    /// So many callers, issuers, addresses or claims are remembered, from 1 to 10000000; about 200 bytes each. Above that the one whose last request is the
+    /// oldest is forgotten, and begins anew; nobody is refused for that.
+    #[serde(default = "rate_limit_keys")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub keys: u64,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RateLimitBy {
+    /// One caller's: one id of one issuer.
+    Subject,
+    /// All callers' of one issuer.
+    Issuer,
+    /// All of one client address, of IPv6 of one /64. Without `operations` it is counted before the token is looked at.
+    Client,
+    /// All callers' of one issuer with the same value in `claim`.
+    Claim,
+}
+
+/// Which requests are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RateLimitCounts {
+    /// All of them.
+    #[default]
+    Requests,
+    /// Those whose token is not among the ones verified before (`token_cache`), as bad ones never are: a flood of them costs no signature checks, and
+    /// who has called before goes on. With `by = "client"` alone, and without `operations`.
+    NewTokens,
+}
+
+fn rate_limit_keys() -> u64 {
+    100_000
 }
 
 /// `[initiator]`: the variables that say who started a process.

@@ -3,7 +3,7 @@
 //! The client's own headers are believed only from a trusted proxy; from anybody else they are
 //! replaced. So the engine's log shows the address that the gateway saw.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -116,22 +116,9 @@ impl Forwarded {
                 origin,
             };
         }
-        let mut chain: Vec<String> = headers
-            .get_all(X_FORWARDED_FOR)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|address| address.trim().parse::<IpAddr>().ok())
-            .map(|address| address.to_string())
-            .take(MAX_HOPS)
-            .collect();
-        chain.extend(own_address);
-        // What stands left of the last stranger was written by that stranger.
-        let client = chain
-            .iter()
-            .rposition(|text| text.parse().is_ok_and(|address| !trusted.contains(address)))
-            .unwrap_or(0);
-        chain.drain(..client);
+        let mut chain: Vec<String> = own_address.into_iter().collect();
+        chain.extend(hops(headers, trusted).map(address_text));
+        chain.reverse();
         Self { chain, origin }
     }
 
@@ -185,6 +172,39 @@ impl Forwarded {
     }
 }
 
+/// The client's address: the peer's own, or what trusted proxies say of it.
+#[must_use]
+pub fn client_address(headers: &HeaderMap, peer: Peer, trusted: &TrustedProxies) -> IpAddr {
+    let peer = peer.address.to_canonical();
+    if !trusted.contains(peer) {
+        return peer;
+    }
+    hops(headers, trusted).last().unwrap_or(peer)
+}
+
+/// The addresses before a trusted peer, from the last to the client's. What stands left of a stranger was written by that
+/// stranger, and left of what is no address by nobody known.
+fn hops(headers: &HeaderMap, trusted: &TrustedProxies) -> impl Iterator<Item = IpAddr> {
+    let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let mut is_known = true;
+    values
+        .flat_map(|value| value.to_str().unwrap_or_default().rsplit(','))
+        .map_while(move |text| {
+            let address = address(text).filter(|_| is_known)?;
+            is_known = trusted.contains(address);
+            Some(address)
+        })
+        .take(MAX_HOPS)
+}
+
+/// An address as proxies write it, some of them with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bare = text.parse().ok().or_else(with_port);
+    bare.map(|address: IpAddr| address.to_canonical())
+}
+
 /// An address as the log and the headers show it; an IPv4 address that came over IPv6 as what it is.
 #[must_use]
 pub(crate) fn address_text(address: IpAddr) -> String {
@@ -202,7 +222,7 @@ pub(crate) fn address_text(address: IpAddr) -> String {
     text
 }
 
-/// A chain of more proxies than this is cut.
+/// A chain of more proxies than this is cut at its far end.
 const MAX_HOPS: usize = 16;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -313,6 +333,42 @@ mod tests {
             "for=\"[2001:db8::1]\", for=10.9.9.9, for=10.1.2.3;proto=https;host=\"app.example\""
         );
         assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn the_client_is_whom_the_nearest_trusted_proxy_names() {
+        let many = ["6.6.6.6"; 40].join(", ");
+        for (from, named, want) in [
+            ("192.0.2.7", vec!["1.2.3.4"], "192.0.2.7"),
+            ("::ffff:192.0.2.7", vec!["1.2.3.4"], "192.0.2.7"),
+            ("10.1.2.3", vec![], "10.1.2.3"),
+            ("10.1.2.3", vec!["1.2.3.4"], "1.2.3.4"),
+            ("10.1.2.3", vec!["6.6.6.6, 1.2.3.4, 10.9.9.9"], "1.2.3.4"),
+            ("10.1.2.3", vec!["6.6.6.6", "1.2.3.4"], "1.2.3.4"),
+            ("10.1.2.3", vec!["6.6.6.6, 1.2.3.4:5678"], "1.2.3.4"),
+            (
+                "10.1.2.3",
+                vec!["6.6.6.6, [2001:db8::1]:5678"],
+                "2001:db8::1",
+            ),
+            ("10.1.2.3", vec!["6.6.6.6, ::ffff:1.2.3.4"], "1.2.3.4"),
+            // Nobody knows who that is: the last who is known stands for them.
+            ("10.1.2.3", vec!["6.6.6.6, unknown, 10.9.9.9"], "10.9.9.9"),
+            ("10.1.2.3", vec!["6.6.6.6, "], "10.1.2.3"),
+            // Nobody writes themselves out of the chain.
+            ("10.1.2.3", vec![&many, "1.2.3.4"], "1.2.3.4"),
+        ] {
+            let mut all = HeaderMap::new();
+            for value in &named {
+                all.append(X_FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
+            }
+            let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+            let found = client_address(&all, peer(from), &trusted);
+            assert_eq!(found.to_string(), want, "{from} {named:?}");
+            let uri = Uri::from_static("/x");
+            let forwarded = Forwarded::of(&all, &uri, Some(peer(from)), &trusted);
+            assert_eq!(forwarded.client(), Some(want), "{from} {named:?}");
+        }
     }
 
     #[test]

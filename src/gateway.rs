@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tower::util::option_layer;
+use tower::util::{Either, option_layer};
 use tower::{Service, ServiceBuilder};
 
 use crate::access::AccessRules;
@@ -24,13 +24,14 @@ use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, EngineHealth, ExtractIdentityLayer, InitiatorLayer,
-    LimitCallerLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
-    ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
+    LimitCallerLayer, LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer,
+    OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
     VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
 use crate::model::{ModelSettings, Models};
 use crate::problem::Problem;
+use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
 use crate::workflow::{WorkflowLayer, openapi};
 
@@ -77,8 +78,18 @@ pub struct Resources {
     pub request_body: Option<u64>,
     /// Requests at once.
     pub requests_in_flight: usize,
+    /// Requests that wait where so many are in flight.
+    pub requests_queued: usize,
+    /// How long they wait.
+    pub queue_timeout: Duration,
     /// Requests of one caller at once.
     pub requests_in_flight_per_caller: usize,
+    /// Long polls at once, beside the other requests.
+    pub long_polls: usize,
+    /// Long polls of one caller at once, beside the caller's other requests.
+    pub long_polls_per_caller: usize,
+    /// How many requests in a time.
+    pub rate_limits: RateLimits,
     /// The longest wait for the head of the engine's answer.
     pub response_timeout: Duration,
     /// How often a request is sent again, where it may be.
@@ -134,7 +145,12 @@ where
         // above everything that can fail, and the only place that makes answers of problems
         .layer(ProblemLayer::new())
         // before any work is done
-        .layer(AdmitLayer::new(r.requests_in_flight, r.request_body))
+        .layer(
+            AdmitLayer::new(r.requests_in_flight, r.request_body)
+                .with_queue(r.requests_queued, r.queue_timeout)
+                .with_long_polls(r.long_polls)
+                .with_metrics(r.metrics.clone()),
+        )
         // from here on there is one path, and nobody looks at another
         .layer(NormalizePathLayer::new())
         // the gateway's own routes need no token
@@ -147,18 +163,26 @@ where
                 .collect(),
             r.prefixes.clone(),
         ))
+        // above the signature check: it is what a flood of bad tokens costs
+        .layer(limit_rate(r, RateLimitStage::Client))
         // verify the JWT: nothing below runs for a caller who is nobody
         .layer(VerifyTokenLayer::new(r.verifier.clone()))
         // extract the claims: who calls
         .layer(ExtractIdentityLayer::new())
         // as soon as it is known who calls, and before anything is done for them
-        .layer(LimitCallerLayer::new(r.requests_in_flight_per_caller))
+        .layer(LimitCallerLayer::with_long_polls(
+            r.requests_in_flight_per_caller,
+            r.long_polls_per_caller,
+        ))
+        .layer(limit_rate(r, RateLimitStage::Caller))
         // what frontends call becomes what the engine calls it; from here on there is no difference
         .layer(option_layer(r.workflow_prefix.as_deref().map(|prefix| {
             WorkflowLayer::new(prefix, bodies.clone()).with_access(r.access.clone())
         })))
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
+        // as soon as it is known what for
+        .layer(limit_rate(r, RateLimitStage::Operation))
         // below the match, which says what writes, and above all that may deny: it records both
         .layer(option_layer(
             r.audit
@@ -195,6 +219,19 @@ where
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         .service(engine)
+}
+
+/// The rate limits that count at this stage, if there are any.
+fn limit_rate(
+    resources: &Resources,
+    stage: RateLimitStage,
+) -> Either<LimitRateLayer, tower::layer::util::Identity> {
+    let limits = resources.rate_limits.at(stage);
+    option_layer((!limits.is_empty()).then(|| {
+        LimitRateLayer::new(limits)
+            .with_trusted_proxies(resources.trusted_proxies.clone())
+            .with_verifier(resources.verifier.clone())
+    }))
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.

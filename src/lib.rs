@@ -164,6 +164,7 @@ pub mod model;
 pub mod operation;
 pub mod path;
 pub mod problem;
+pub mod rate_limit;
 pub mod request_info;
 #[cfg(feature = "server")]
 pub mod server;

@@ -27,6 +27,7 @@ struct Counters {
     retries: AtomicU64,
     rewritten: AtomicU64,
     long_polls: AtomicU64,
+    queued: AtomicU64,
     whole: Histogram,
     engine: Histogram,
 }
@@ -88,6 +89,7 @@ impl Default for Metrics {
             retries: AtomicU64::default(),
             rewritten: AtomicU64::default(),
             long_polls: AtomicU64::default(),
+            queued: AtomicU64::default(),
             whole: Histogram::default(),
             engine: Histogram::default(),
         }))
@@ -156,12 +158,28 @@ impl Metrics {
         self.0.engine.observe(took);
     }
 
+    /// Counts a request that waits to be let in, until what is returned is dropped.
+    pub(crate) fn queued(&self) -> Queued {
+        add(&self.0.queued, 1);
+        Queued(self.clone())
+    }
+
     /// Counts a long poll until what is returned is dropped; `None` for any other operation.
     pub(crate) fn long_poll(&self, operation: &Operation) -> Option<LongPoll> {
         (operation.id == LONG_POLL).then(|| {
             add(&self.0.long_polls, 1);
             LongPoll(self.clone())
         })
+    }
+}
+
+/// A request that waits to be let in.
+#[derive(Debug)]
+pub(crate) struct Queued(Metrics);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.0.queued.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -250,6 +268,10 @@ impl Metrics {
 
     pub(crate) fn long_polls(&self) -> u64 {
         read(&self.0.long_polls)
+    }
+
+    pub(crate) fn requests_queued(&self) -> u64 {
+        read(&self.0.queued)
     }
 
     /// The durations of whole requests, and of the engine alone.

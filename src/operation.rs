@@ -337,9 +337,18 @@ impl Operation {
     /// "asyncResponseTimeout": over 1800000 ms is refused).
     #[must_use]
     pub fn is_long_poll(&self) -> bool {
-        self.path == "/external-task/fetchAndLock"
+        self.path == LONG_POLL
     }
 }
+
+/// Whether a request of this path is a [long poll](Operation::is_long_poll), as far as that can be said before it is known below
+/// which prefix it is. What is none takes a long poll's place for as long as it lasts, and no other.
+#[must_use]
+pub fn looks_like_long_poll(path: &str) -> bool {
+    path.ends_with(LONG_POLL)
+}
+
+const LONG_POLL: &str = "/external-task/fetchAndLock";
 
 impl Kind {
     /// The word of the table.

@@ -9,9 +9,10 @@
 //! accepted; it holds no internals, no secret, and nothing of the token.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 /// Why the gateway answers itself, one variant per stable `code`.
@@ -69,6 +70,9 @@ pub enum Problem {
     /// 429 `too_many_requests`: the caller has too many requests in flight.
     #[error("too many requests of one caller")]
     TooManyRequests,
+    /// 429 `rate_limited`: more requests in a time than a limit of the configuration allows.
+    #[error("rate limit {} exceeded", .0.limit)]
+    RateLimited(Box<RateLimited>),
     /// 500 `internal`: our mistake.
     #[error("internal error")]
     Internal,
@@ -118,6 +122,17 @@ pub struct EngineRefusal {
     pub r#type: Option<Box<str>>,
     /// The engine's number for the error.
     pub code: Option<i64>,
+}
+
+/// Which rate limit refused a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimited {
+    /// Its name.
+    pub limit: Arc<str>,
+    /// What it allows, as the field `RateLimit-Policy` says it.
+    pub policy: HeaderValue,
+    /// After so many seconds the next request passes, if nobody else's comes first; at least 1.
+    pub retry_after: u64,
 }
 
 /// What was denied, and to which profile.
@@ -221,6 +236,11 @@ impl Problem {
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_requests",
                 "Too many requests",
+            ),
+            Self::RateLimited(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "Rate limited",
             ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -347,6 +367,11 @@ impl Problem {
             Self::TooManyRequests => {
                 "You have too many requests in flight. Wait for some of them, then try again.".into()
             }
+            Self::RateLimited(exceeded) => format!(
+                "You have sent more requests than the limit `{}` allows. Try again in {} s.",
+                exceeded.limit, exceeded.retry_after
+            )
+            .into(),
             Self::Internal | Self::Misconfigured(_) => {
                 "The gateway made a mistake. Its log has the request id.".into()
             }
@@ -392,8 +417,10 @@ impl Problem {
 
     /// After how many seconds it makes sense to try again.
     #[must_use]
-    pub const fn retry_after(&self) -> Option<u64> {
-        if matches!(self, Self::KeysUnavailable | Self::AuditUnavailable) {
+    pub fn retry_after(&self) -> Option<u64> {
+        if let Self::RateLimited(exceeded) = self {
+            Some(exceeded.retry_after)
+        } else if matches!(self, Self::KeysUnavailable | Self::AuditUnavailable) {
             Some(5)
         } else if matches!(self, Self::Overloaded | Self::TooManyRequests) {
             Some(1)
@@ -510,6 +537,11 @@ mod tests {
             Problem::BodyTooLarge(0),
             Problem::UnsupportedMediaType(""),
             Problem::TooManyRequests,
+            Problem::RateLimited(Box::new(RateLimited {
+                limit: "".into(),
+                policy: HeaderValue::from_static(""),
+                retry_after: 1,
+            })),
             Problem::Internal,
             Problem::Misconfigured(""),
             Problem::EngineUnreachable,
@@ -541,6 +573,7 @@ mod tests {
                 | Problem::BodyTooLarge(_)
                 | Problem::UnsupportedMediaType(_)
                 | Problem::TooManyRequests
+                | Problem::RateLimited(_)
                 | Problem::Internal
                 | Problem::Misconfigured(_)
                 | Problem::EngineUnreachable

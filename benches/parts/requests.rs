@@ -26,6 +26,7 @@ use bpmgate::gateway::{Resources, stack};
 use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
 use bpmgate::metrics::Metrics;
 use bpmgate::model::ModelSettings;
+use bpmgate::rate_limit::RateLimits;
 use bpmgate::request_info::Peer;
 use bpmgate::telemetry::AccessLog;
 use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
@@ -68,7 +69,12 @@ pub fn gateway(
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
         requests_in_flight: 10_000,
+        requests_queued: 1000,
+        queue_timeout: Duration::from_secs(1),
         requests_in_flight_per_caller: 10_000,
+        long_polls: 2000,
+        long_polls_per_caller: 50,
+        rate_limits: RateLimits::default(),
         response_timeout: Duration::from_secs(30),
         retry_attempts: 3,
         retry_backoff: Duration::from_millis(500),

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::runtime;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Failure, tell_warnings};
 use crate::admin::Admin;
@@ -21,6 +21,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     let _logging = telemetry::start(&loaded.config.telemetry);
     runtime()?.block_on(async {
         let config = &loaded.config;
+        raise_open_files(config.server.limits.connections);
         let server = bind(config.server.listen).await?;
         let address = server.address();
         let admin_server = match config.admin.listen {
@@ -51,6 +52,19 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
         info!("stopped");
         Ok(())
     })
+}
+
+/// Each connection is an open file, and many systems give a process 1024 of them unless it asks for more: idle clients would
+/// have them all.
+fn raise_open_files(connections: usize) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(most) if most > u64::try_from(connections).unwrap_or(u64::MAX) => {}
+        Ok(most) => warn!(
+            most,
+            connections, "fewer open files are allowed than `server.limits.connections`"
+        ),
+        Err(error) => warn!(%error, "the limit of open files cannot be raised"),
+    }
 }
 
 /// The runtime of this thread, for all that serves no request.

@@ -65,7 +65,12 @@ impl<'a> Reader<'a> {
         };
         seed.deserialize(inner).map_err(|fault| {
             if !matches!(fault, Fault::Noted) {
-                self.findings.borrow_mut().push(fault.at(&key, node));
+                let mut findings = self.findings.borrow_mut();
+                // What was left out because it is wrong is not missing too.
+                let is_told = |field| findings.iter().any(|told| told.key == join(&key, field));
+                if !matches!(fault, Fault::Missing(field) if is_told(field)) {
+                    findings.push(fault.at(&key, node));
+                }
                 node.rejected.set(true);
             }
             Fault::Noted

@@ -7,10 +7,11 @@ use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
     Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
-    Rule, Server, UNSET_ISSUER,
+    RateLimit, RateLimitBy, RateLimitCounts, Rule, Server, UNSET_ISSUER,
 };
 use crate::access::{Builtin, ObjectTypes};
 use crate::operation::Catalogue;
+use crate::rate_limit::RateLimitError;
 use crate::server::tls::{self, TlsFileError};
 use crate::token::IssuerRules;
 
@@ -27,6 +28,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         0,
         1_000_000,
     ));
+    rate_limits(&config.rate_limits, &mut findings);
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
     cors(&config.cors, &mut findings);
@@ -55,6 +57,13 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
         1,
         usize::MAX,
     ));
+    for (key, number) in [
+        ("long_polls", limits.long_polls),
+        ("long_polls_per_caller", limits.long_polls_per_caller),
+    ] {
+        let key = format!("server.limits.{key}");
+        findings.extend(within(&key, number, 1, usize::MAX));
+    }
     // hyper reads headers into a buffer of at least 8 KiB.
     findings.extend(size(
         "server.limits.header_bytes",
@@ -448,6 +457,60 @@ fn secret(table: &str, issuer: &Issuer, symmetric: Vec<Algorithm>, findings: &mu
     for (other, _) in others.into_iter().filter(|(_, is_set)| *is_set) {
         let title = format!("`{table}.hs_secret` and `{table}.{other}` are both set");
         findings.push(Finding::said(&key(other), title).with_label("expected one of the two"));
+    }
+}
+
+fn rate_limits(limits: &[RateLimit], findings: &mut Vec<Finding>) {
+    for (index, limit) in limits.iter().enumerate() {
+        let key = |name: &str| format!("rate_limits.{index}.{name}");
+        let before = findings.len();
+        if limits
+            .iter()
+            .take(index)
+            .any(|other| other.name == limit.name)
+        {
+            let expected = "another name for each limit";
+            findings.push(Finding::expected(&key("name"), &limit.name, expected));
+        }
+        if (limit.by == RateLimitBy::Claim) == limit.claim.is_empty() {
+            let expected = match limit.by {
+                RateLimitBy::Claim => "the name of a claim, as `by` is \"claim\"",
+                RateLimitBy::Subject | RateLimitBy::Issuer | RateLimitBy::Client => {
+                    "none, unless `by` is \"claim\""
+                }
+            };
+            findings.push(Finding::expected(&key("claim"), &limit.claim, expected));
+        }
+        if limit.counts == RateLimitCounts::NewTokens
+            && !(limit.by == RateLimitBy::Client && limit.operations.is_empty())
+        {
+            let expected = "\"requests\", unless `by` is \"client\" and there are no `operations`";
+            findings.push(Finding::expected(&key("counts"), "new_tokens", expected));
+        }
+        for (place, name) in limit.operations.iter().enumerate() {
+            let key = key(&format!("operations.{place}"));
+            let mut rows = Catalogue::builtin().operations().iter();
+            if !rows.any(|row| row.kind.as_str() == name) {
+                findings.extend(no_operation(&key, name));
+            }
+        }
+        let requests = usize::try_from(limit.requests).unwrap_or(usize::MAX);
+        findings.extend(within(&key("requests"), requests, 1, usize::MAX));
+        findings.extend(lasting(&key("per"), limit.per));
+        let keys = usize::try_from(limit.keys).unwrap_or(usize::MAX);
+        findings.extend(within(&key("keys"), keys, 1, 10_000_000));
+        if findings.len() == before
+            && let Err(error) = limit.limit()
+        {
+            let at = match &error {
+                RateLimitError::Name(_) => "name",
+                RateLimitError::Quota { .. } => "per",
+                RateLimitError::UnknownOperation(_) => "operations",
+                RateLimitError::NewTokensOfOperations => "counts",
+            };
+            let title = format!("`{}` cannot be: {error}", key(at));
+            findings.push(Finding::said(&key(at), title));
+        }
     }
 }
 

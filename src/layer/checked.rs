@@ -1,5 +1,6 @@
-//! What every check-then-call layer shares: look at the request, then pass it on or reject it.
+//! What every check-then-call layer shares: look at the request, then pass it on or reject it, at once or later.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -145,5 +146,70 @@ where
                 Poll::Ready(ready!(inner.poll(cx)).map_err(Into::into))
             }
         }
+    }
+}
+
+pin_project! {
+    /// As [`Checked`], of a layer that may also have to wait before it knows. Only one that waits costs an allocation.
+    pub struct CheckedLater<F, T> {
+        #[pin]
+        state: Later<F, T>,
+    }
+}
+
+pin_project! {
+    #[project = LaterProjection]
+    enum Later<F, T> {
+        Rejected { problem: Option<Problem> },
+        Passed { #[pin] inner: F },
+        Waiting { future: Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>> },
+    }
+}
+
+impl<F, T> CheckedLater<F, T> {
+    pub(crate) fn passed(inner: F) -> Self {
+        let state = Later::Passed { inner };
+        Self { state }
+    }
+
+    pub(crate) fn rejected(problem: Problem) -> Self {
+        let problem = Some(problem);
+        let state = Later::Rejected { problem };
+        Self { state }
+    }
+
+    /// The future waits, and calls the inner service itself.
+    pub(crate) fn waiting(
+        future: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Self {
+        let future = Box::pin(future);
+        let state = Later::Waiting { future };
+        Self { state }
+    }
+}
+
+impl<F, T, E> Future for CheckedLater<F, T>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Into<Problem>,
+{
+    type Output = Result<T, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            LaterProjection::Rejected { problem } => {
+                Poll::Ready(Err(problem.take().unwrap_or(Problem::Internal)))
+            }
+            LaterProjection::Passed { inner } => {
+                Poll::Ready(ready!(inner.poll(cx)).map_err(Into::into))
+            }
+            LaterProjection::Waiting { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, T> fmt::Debug for CheckedLater<F, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CheckedLater").finish_non_exhaustive()
     }
 }

@@ -21,6 +21,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tower_http::cors::{self, AllowHeaders, AllowMethods, AllowOrigin};
 
+use super::limit_rate::{RATE_LIMIT, RATE_LIMIT_POLICY};
+
 /// Which origins may read the answers.
 #[derive(Debug, Clone)]
 pub enum CorsOrigins {
@@ -180,10 +182,12 @@ where
 }
 
 /// What a frontend may read beside the safelisted headers.
-const EXPOSED: [HeaderName; 5] = [
+const EXPOSED: [HeaderName; 7] = [
     HeaderName::from_static("x-request-id"),
     WWW_AUTHENTICATE,
     RETRY_AFTER,
+    RATE_LIMIT,
+    RATE_LIMIT_POLICY,
     LOCATION,
     CONTENT_DISPOSITION,
 ];

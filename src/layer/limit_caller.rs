@@ -6,7 +6,8 @@
 //!
 //! Stands below [`ExtractIdentityLayer`](super::ExtractIdentityLayer), without which it fails closed. A
 //! request counts until its answer's body has ended where [`ObserveLayer`](super::ObserveLayer) stands
-//! outermost, else until it is sent; and as long as its own body is still being sent.
+//! outermost, else until it is sent; and as long as its own body is still being sent. Long polls, which wait at the engine without a
+//! thread of it, may be counted apart.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -17,6 +18,7 @@ use http::Request;
 
 use super::checked::{Check, CheckLayer};
 use crate::identity::Identity;
+use crate::operation::looks_like_long_poll;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -24,6 +26,8 @@ use crate::request_info::Findings;
 #[derive(Debug)]
 pub struct LimitCaller {
     in_flight: usize,
+    /// `None`: they count as all others.
+    long_polls: Option<usize>,
     callers: Arc<Callers>,
 }
 
@@ -68,6 +72,17 @@ impl LimitCallerLayer {
     pub fn new(in_flight: usize) -> Self {
         Self::of(LimitCaller {
             in_flight,
+            long_polls: None,
+            callers: Arc::default(),
+        })
+    }
+
+    /// The same, but for long polls, of which each caller may have so many beside the others.
+    #[must_use]
+    pub fn with_long_polls(in_flight: usize, long_polls: usize) -> Self {
+        Self::of(LimitCaller {
+            in_flight,
+            long_polls: Some(long_polls),
             callers: Arc::default(),
         })
     }
@@ -79,9 +94,13 @@ impl Check for LimitCaller {
         let caller = extensions.get::<Identity>().ok_or(Problem::Misconfigured(
             "LimitCallerLayer needs ExtractIdentityLayer outside of it",
         ))?;
+        let long_polls = self.long_polls;
+        let long_polls = long_polls.filter(|_| looks_like_long_poll(request.uri().path()));
         // Two callers with one hash would share a limit, no more.
-        let caller = self.callers.hasher.hash_one((caller.issuer(), caller.id()));
-        let permit = self.admit(caller).ok_or(Problem::TooManyRequests)?;
+        let caller = (caller.issuer(), caller.id(), long_polls.is_some());
+        let caller = self.callers.hasher.hash_one(caller);
+        let limit = long_polls.unwrap_or(self.in_flight);
+        let permit = self.admit(caller, limit).ok_or(Problem::TooManyRequests)?;
         match extensions.get::<Findings>() {
             Some(findings) => findings.note_permit(permit),
             None => drop(request.extensions_mut().insert(permit)),
@@ -91,14 +110,14 @@ impl Check for LimitCaller {
 }
 
 impl LimitCaller {
-    fn admit(&self, caller: u64) -> Option<CallerPermit> {
+    fn admit(&self, caller: u64, limit: usize) -> Option<CallerPermit> {
         let mut counts = self
             .callers
             .counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(caller).or_default();
-        if *count >= self.in_flight {
+        if *count >= limit {
             return None;
         }
         *count += 1;
@@ -144,6 +163,7 @@ mod tests {
     fn one_caller_more_than_the_limit_is_refused_and_others_are_not() {
         let limit = LimitCaller {
             in_flight: 2,
+            long_polls: None,
             callers: Arc::default(),
         };
         let mut held = [request("alice"), request("alice")];
@@ -161,9 +181,33 @@ mod tests {
     }
 
     #[test]
+    fn long_polls_are_counted_apart() {
+        let poll = || {
+            let mut request = request("alice");
+            *request.uri_mut() = http::Uri::from_static("/api/external-task/fetchAndLock");
+            request
+        };
+        let limit = LimitCaller {
+            in_flight: 1,
+            long_polls: Some(2),
+            callers: Arc::default(),
+        };
+        let mut held = [poll(), poll(), request("alice")];
+        for request in &mut held {
+            limit.check(request).unwrap();
+        }
+        for mut more in [poll(), request("alice")] {
+            assert_eq!(limit.check(&mut more), Err(Problem::TooManyRequests));
+        }
+        drop(held);
+        limit.check(&mut poll()).unwrap();
+    }
+
+    #[test]
     fn a_request_counts_until_it_has_been_reported() {
         let limit = LimitCaller {
             in_flight: 1,
+            long_polls: None,
             callers: Arc::default(),
         };
         let findings = Findings::default();

@@ -1,7 +1,8 @@
 //! The only place where a [`Problem`] becomes an answer.
 //!
 //! Stands above everything that can fail and below CORS and observation, so that a browser can read
-//! the answer and the log knows its code. Adds the challenge of RFC 6750 §3, `Allow`, `Retry-After`.
+//! the answer and the log knows its code. Adds the challenge of RFC 6750 §3, `Allow`, `Retry-After`,
+//! `RateLimit` and `RateLimit-Policy`.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +19,8 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tracing::debug;
 
-use crate::problem::Problem;
+use super::limit_rate::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use crate::problem::{Problem, RateLimited};
 use crate::request_info::{Findings, RequestInfo};
 
 /// Turns problems into `application/problem+json` answers; the service above it cannot fail.
@@ -152,6 +154,18 @@ fn answer<R: From<Bytes>>(problem: &Problem, request_id: &str) -> Response<R> {
     );
     if let Problem::MethodNotAllowed(allow) = problem {
         insert(ALLOW, Some(allow.to_string()));
+    }
+    if let Problem::RateLimited(exceeded) = problem {
+        let RateLimited {
+            limit,
+            policy,
+            retry_after,
+        } = &**exceeded;
+        headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        let state = format!("\"{limit}\";r=0;t={retry_after}");
+        if let Ok(state) = HeaderValue::try_from(state) {
+            headers.insert(RATE_LIMIT, state);
+        }
     }
     response
 }

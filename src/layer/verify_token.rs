@@ -15,17 +15,14 @@
 //! A verifier [with a cache](Verifier::with_cache) looks there before it reads the token. Only a request that
 //! waits costs an allocation. Why a token was refused is told in a `debug` event.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request};
-use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::checked::CheckedLater;
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::token::verifier::Fetch;
@@ -101,7 +98,7 @@ where
 {
     type Response = S::Response;
     type Error = Problem;
-    type Future = VerifyTokenFuture<S::Future, S::Response>;
+    type Future = CheckedLater<S::Future, S::Response>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -112,26 +109,19 @@ where
         extensions.remove::<VerifiedToken>();
         extensions.remove::<Identity>();
 
-        let state = match check(&self.verifier, request.headers()) {
+        match check(&self.verifier, request.headers()) {
             Ok(token) => {
                 request.extensions_mut().insert(token);
-                State::Passed {
-                    inner: self.inner.call(request),
-                }
+                CheckedLater::passed(self.inner.call(request))
             }
-            Err(Refused::Now(problem)) => State::Rejected {
-                problem: Some(problem),
-            },
+            Err(Refused::Now(problem)) => CheckedLater::rejected(problem),
             Err(Refused::Until { fetch, .. }) => {
                 // The clone may not be ready; the one that was polled goes into the future.
                 let clone = self.inner.clone();
                 let ready = std::mem::replace(&mut self.inner, clone);
-                State::Waiting {
-                    future: Box::pin(wait(self.verifier.clone(), fetch, ready, request)),
-                }
+                CheckedLater::waiting(wait(self.verifier.clone(), fetch, ready, request))
             }
-        };
-        VerifyTokenFuture { state }
+        }
     }
 }
 
@@ -197,49 +187,6 @@ where
             inner.call(request).await.map_err(Into::into)
         }
         Err(Refused::Now(problem) | Refused::Until { problem, .. }) => Err(problem),
-    }
-}
-
-pin_project! {
-    /// The future of [`VerifyToken`].
-    pub struct VerifyTokenFuture<F, T> {
-        #[pin]
-        state: State<F, T>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<F, T> {
-        Rejected { problem: Option<Problem> },
-        Passed { #[pin] inner: F },
-        Waiting { future: Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>> },
-    }
-}
-
-impl<F, T, E> Future for VerifyTokenFuture<F, T>
-where
-    F: Future<Output = Result<T, E>>,
-    E: Into<Problem>,
-{
-    type Output = Result<T, Problem>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Rejected { problem } => {
-                Poll::Ready(Err(problem.take().unwrap_or(Problem::Internal)))
-            }
-            StateProjection::Passed { inner } => {
-                Poll::Ready(ready!(inner.poll(cx)).map_err(Into::into))
-            }
-            StateProjection::Waiting { future } => future.as_mut().poll(cx),
-        }
-    }
-}
-
-impl<F, T> fmt::Debug for VerifyTokenFuture<F, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifyTokenFuture").finish_non_exhaustive()
     }
 }
 

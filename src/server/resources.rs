@@ -1,6 +1,6 @@
 //! From the configuration to what the layers work with.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use http::HeaderValue;
 use crate::access::{AccessRules, Builtin, ObjectTypes, Profile, When};
 use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
-use crate::config::{self, Config, CredentialsMode};
+use crate::config::{self, Config, CredentialsMode, RateLimitCounts};
 use crate::engine::{ClientSettings, EngineClient};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
@@ -17,6 +17,7 @@ use crate::initiator::{self, Messages, Missing, Names, Restarts};
 use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
 use crate::metrics::Metrics;
 use crate::model::ModelSettings;
+use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
 
@@ -98,7 +99,12 @@ impl Resources {
             rewritten_body: config.server.limits.rewritten_body.bytes(),
             request_body: request_body(config),
             requests_in_flight: config.server.limits.requests_in_flight,
+            requests_queued: config.server.limits.requests_queued,
+            queue_timeout: config.server.limits.queue_timeout,
             requests_in_flight_per_caller: config.server.limits.requests_in_flight_per_caller,
+            long_polls: config.server.limits.long_polls,
+            long_polls_per_caller: config.server.limits.long_polls_per_caller,
+            rate_limits: rate_limits(config)?,
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
@@ -236,6 +242,34 @@ fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, 
         }
     };
     Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
+}
+
+fn rate_limits(config: &Config) -> Result<RateLimits, RateLimitError> {
+    let limits = config.rate_limits.iter().map(config::RateLimit::limit);
+    Ok(RateLimits::new(limits.collect::<Result<_, _>>()?))
+}
+
+impl config::RateLimit {
+    /// The limit itself.
+    pub(crate) fn limit(&self) -> Result<RateLimit, RateLimitError> {
+        let by = match (self.by, self.counts) {
+            (config::RateLimitBy::Subject, _) => RateLimitBy::Subject,
+            (config::RateLimitBy::Issuer, _) => RateLimitBy::Issuer,
+            (config::RateLimitBy::Claim, _) => RateLimitBy::Claim(self.claim.clone()),
+            (config::RateLimitBy::Client, RateLimitCounts::Requests) => RateLimitBy::Client,
+            (config::RateLimitBy::Client, RateLimitCounts::NewTokens) => RateLimitBy::NewTokens,
+        };
+        let requests = NonZeroU32::new(self.requests).unwrap_or(NonZeroU32::MIN);
+        RateLimit::new(RateLimitSettings {
+            name: self.name.clone(),
+            by,
+            operations: self.operations.clone(),
+            requests,
+            per: self.per,
+            burst: NonZeroU32::new(self.burst).unwrap_or(requests),
+            keys: self.keys,
+        })
+    }
 }
 
 /// Opens the audit log.

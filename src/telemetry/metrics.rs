@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::metrics::{Metrics, Requests};
+use crate::rate_limit::RateLimits;
 use crate::token::{IssuerKeys, Verifier};
 
 /// How metrics are written.
@@ -55,12 +56,14 @@ const OPEN_METRICS: &str = "application/openmetrics-text";
 pub(crate) fn exposition(
     metrics: &Metrics,
     verifier: &Verifier,
+    rate_limits: &RateLimits,
     format: Format,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape {
         metrics: metrics.clone(),
         verifier: verifier.clone(),
+        rate_limits: rate_limits.clone(),
     }));
     let mut written = String::new();
     match format {
@@ -74,6 +77,7 @@ pub(crate) fn exposition(
 struct Scrape {
     metrics: Metrics,
     verifier: Verifier,
+    rate_limits: RateLimits,
 }
 
 /// A metric family: name (of a counter without `_total`), type, labels, help, and what it holds now.
@@ -102,7 +106,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 20] = [
+const FAMILIES: [Family; 22] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -173,6 +177,26 @@ const FAMILIES: [Family; 20] = [
         "",
         "Tries beyond the first to reach the engine",
         |scrape, encoder| counter(encoder, scrape.metrics.retries()),
+    ),
+    family(
+        "bpmgate_requests_queued",
+        MetricType::Gauge,
+        "",
+        "Requests that wait to be let in, as too many are in flight",
+        |scrape, encoder| encoder.encode_gauge(&scrape.metrics.requests_queued()),
+    ),
+    family(
+        "bpmgate_rate_limited",
+        MetricType::Counter,
+        "limit",
+        "Requests that a rate limit of the configuration refused, by its name",
+        |scrape, encoder| {
+            for limit in scrape.rate_limits.iter() {
+                let labels = [("limit", limit.name())];
+                counter(&mut encoder.encode_family(&labels)?, limit.refused())?;
+            }
+            Ok(())
+        },
     ),
     family(
         "bpmgate_long_polls_waiting",
@@ -471,7 +495,13 @@ mod tests {
     #[test]
     fn both_formats_have_every_family_and_open_metrics_its_end() {
         for format in [Format::Text, Format::OpenMetrics] {
-            let text = exposition(&Metrics::default(), &no_issuers(), format).unwrap();
+            let text = exposition(
+                &Metrics::default(),
+                &no_issuers(),
+                &RateLimits::default(),
+                format,
+            )
+            .unwrap();
             for family in &FAMILIES {
                 assert!(
                     text.contains(&format!("# TYPE {}", family.name)),

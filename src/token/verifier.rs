@@ -157,6 +157,17 @@ impl Verifier {
         (count(&self.0.hits), count(&self.0.misses))
     }
 
+    /// Whether a token passes without its signature being checked anew.
+    pub(crate) fn remembers(&self, token: BearerToken<'_>, now: SystemTime) -> bool {
+        let Shared { issuers, cache, .. } = &*self.0;
+        let current = |index| issuers.get::<usize>(index)?.1.current();
+        let found = |cache: &TokenCache| {
+            let tag = cache.tag(token)?;
+            cache.get(&tag, now, current)
+        };
+        cache.as_ref().and_then(found).is_some()
+    }
+
     /// Verifies a token with what is known now; waits for nothing.
     ///
     /// # Errors

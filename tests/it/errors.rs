@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bpmgate::body::Body;
-use bpmgate::config::ByteSize;
+use bpmgate::config::{ByteSize, RateLimit, RateLimitBy, RateLimitCounts};
 use bpmgate::demo::engine::Script;
 use bpmgate::demo::issuer::{Fault, Issuer};
 use bpmgate::demo::raw::{RawEngine, Then};
@@ -113,6 +113,7 @@ async fn every_documented_problem_is_answered_as_documented() {
 
     let busy = World::with(|config| {
         config.server.limits.requests_in_flight = 1;
+        config.server.limits.requests_queued = 0;
         config.engine.timeouts.response = Duration::from_millis(300);
         config.engine.retry.attempts = 0;
     })
@@ -162,6 +163,23 @@ async fn every_documented_problem_is_answered_as_documented() {
         greedy.get("/api/engine").await
     });
     answers.push(refused);
+
+    let fast = World::with(|config| {
+        config.rate_limits = vec![RateLimit {
+            name: "once".to_owned(),
+            by: RateLimitBy::Subject,
+            claim: String::new(),
+            counts: RateLimitCounts::Requests,
+            operations: Vec::new(),
+            requests: 1,
+            per: Duration::from_hours(1),
+            burst: 0,
+            keys: 1,
+        }];
+    })
+    .await;
+    fast.get("/api/engine").await;
+    answers.push(fast.get("/api/engine").await);
 
     let issuer = Issuer::start().await.unwrap();
     let garbage = RawEngine::answering("SMTP ready\r\n\r\n", Then::Close)

@@ -26,6 +26,7 @@ mod framing;
 mod headers;
 mod https;
 mod initiator;
+mod limits;
 mod links;
 mod log;
 mod models;

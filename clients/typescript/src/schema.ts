@@ -762,7 +762,7 @@ export interface components {
          * @description The codes that are known today; new ones may come.
          * @enum {string}
          */
-        ProblemCode: "bad_path" | "bad_request" | "two_credentials" | "body_invalid" | "token_missing" | "token_invalid" | "token_expired" | "access_denied" | "protected_variable" | "cannot_attribute" | "not_found" | "method_not_allowed" | "request_timeout" | "body_too_large" | "unsupported_media_type" | "too_many_requests" | "internal" | "misconfigured" | "engine_unreachable" | "engine_bad_answer" | "engine_rejected_credentials" | "model_unavailable" | "keys_unavailable" | "overloaded" | "audit_unavailable" | "engine_timeout" | "engine_refused" | "engine_failed";
+        ProblemCode: "bad_path" | "bad_request" | "two_credentials" | "body_invalid" | "token_missing" | "token_invalid" | "token_expired" | "access_denied" | "protected_variable" | "cannot_attribute" | "not_found" | "method_not_allowed" | "request_timeout" | "body_too_large" | "unsupported_media_type" | "too_many_requests" | "rate_limited" | "internal" | "misconfigured" | "engine_unreachable" | "engine_bad_answer" | "engine_rejected_credentials" | "model_unavailable" | "keys_unavailable" | "overloaded" | "audit_unavailable" | "engine_timeout" | "engine_refused" | "engine_failed";
         /** @description What the engine said, where it said something. */
         EngineError: {
             /** @description The engine's name for the error, such as `InvalidRequestException`. */
@@ -876,11 +876,21 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description The caller has too many requests in flight. */
+        /** @description The caller has too many requests in flight, or has sent more in a time than a rate limit allows. */
         TooManyRequests: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 "Retry-After": components["headers"]["RetryAfter"];
+                /**
+                 * @description With `rate_limited`: the limit's name, and so many requests (`q`) in so many seconds (`w`).
+                 * @example "starts";q=100;w=60
+                 */
+                "RateLimit-Policy"?: string;
+                /**
+                 * @description With `rate_limited`: how many requests are left (`r`), and in how many seconds the next one comes (`t`).
+                 * @example "starts";r=0;t=3
+                 */
+                RateLimit?: string;
                 [name: string]: unknown;
             };
             content: {

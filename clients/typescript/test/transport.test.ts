@@ -140,6 +140,7 @@ test("a code that this client does not know comes out as it is", async () => {
 
 test.each([
   ["too_many_requests", 429, true],
+  ["rate_limited", 429, true],
   ["engine_unreachable", 502, true],
   ["overloaded", 503, true],
   ["engine_timeout", 504, true],

@@ -321,6 +321,90 @@ fn initiator_names_are_three_different_variables() {
 }
 
 #[test]
+fn a_rate_limit_is_named_once_and_counts_what_can_be_counted() {
+    let limit = |rest: &str| {
+        format!(
+            "[[rate_limits]]\nname = \"a\"\nby = \"subject\"\nrequests = 1\nper = \"1s\"\n{rest}"
+        )
+    };
+    let client = |rest: &str| limit(rest).replace("subject", "client");
+    let claim = |rest: &str| limit(rest).replace("subject", "claim");
+    for (text, wrong) in [
+        (limit(""), &[][..]),
+        (
+            limit("operations = [\"start\", \"Task\", \"fetchAndLock\"]"),
+            &[],
+        ),
+        (claim("claim = \"org.id\""), &[]),
+        (client("counts = \"new_tokens\""), &[]),
+        (
+            limit("") + &limit(""),
+            &["error: `rate_limits.1.name` is \"a\""],
+        ),
+        (claim(""), &["error: `rate_limits.0.claim` is \"\""]),
+        (
+            limit("claim = \"x\""),
+            &["error: `rate_limits.0.claim` is \"x\""],
+        ),
+        (
+            limit("operations = [\"starts\"]"),
+            &["error: `rate_limits.0.operations.0` is \"starts\""],
+        ),
+        (
+            limit("counts = \"new_tokens\""),
+            &["error: `rate_limits.0.counts` is \"new_tokens\""],
+        ),
+        (
+            client("counts = \"new_tokens\"\noperations = [\"read\"]"),
+            &["error: `rate_limits.0.counts` is \"new_tokens\""],
+        ),
+        (limit("keys = 0"), &["error: `rate_limits.0.keys` is 0"]),
+        (
+            limit("").replace("requests = 1", "requests = 0"),
+            &["error: `rate_limits.0.requests` is 0"],
+        ),
+        (
+            limit("").replace("\"1s\"", "\"0s\""),
+            &["error: `rate_limits.0.per` is \"0\""],
+        ),
+        (
+            limit("burst = 4000000000"),
+            &["error: `rate_limits.0.per` cannot be:"],
+        ),
+        (
+            limit("").replace("\"a\"", "\"a b\""),
+            &["error: `rate_limits.0.name` cannot be:"],
+        ),
+        (
+            limit("").replace("name = \"a\"\n", ""),
+            &["error: `rate_limits.0.name` is missing"],
+        ),
+        (
+            limit("").replace("\"subject\"", "\"user\""),
+            &["error: `rate_limits.0.by` is \"user\""],
+        ),
+    ] {
+        let said = said(&with_issuer(&text, &[]));
+        let agrees = |(said, wanted): (&String, &&str)| said.starts_with(wanted);
+        assert!(
+            said.len() == wrong.len() && said.iter().zip(wrong).all(agrees),
+            "{text}: {said:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_guide_to_limits_shows_can_be_used() {
+    let guide = include_str!("../../../docs/limits.md");
+    let blocks = guide.split("```toml\n").skip(1);
+    let blocks: Vec<_> = blocks.filter_map(|block| block.split_once("```")).collect();
+    assert_eq!(blocks.len(), 2);
+    for (block, _) in blocks {
+        check_rows(&[(block, &[])]);
+    }
+}
+
+#[test]
 fn origins_are_written_as_browsers_write_them() {
     check_rows(&[
         ("cors.origins = []", &[]),

@@ -146,7 +146,7 @@ async fn readiness_and_errors_are_those_of_the_inner_service() {
 #[test]
 fn only_a_request_that_waits_is_boxed() {
     // The state is no larger than the inner future and a pointer or a problem need.
-    type Future = VerifyTokenFuture<std::future::Ready<Result<(), Problem>>, ()>;
+    type Future = CheckedLater<std::future::Ready<Result<(), Problem>>, ()>;
     assert!(size_of::<Future>() <= 48, "{}", size_of::<Future>());
 }
 
