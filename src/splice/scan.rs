@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::plain::plain;
 use super::{MAX_DEPTH, Reader, SpliceError};
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     pub(super) fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -58,13 +59,14 @@ impl Reader<'_> {
             .is_some_and(|word| word & (1 << (level % 64)) != 0)
     }
 
-    /// Reads a name and its colon; returns the name's span, quotes included.
-    pub(super) fn name(&mut self) -> Result<Range<usize>, SpliceError> {
+    /// Reads a name and its colon; returns the name's span, quotes included, and whether it
+    /// has escapes.
+    pub(super) fn name(&mut self) -> Result<(Range<usize>, bool), SpliceError> {
         let begin = self.at;
         if self.byte() != Some(b'"') {
             return self.expected("a member's name in double quotes");
         }
-        self.string()?;
+        let escaped = self.string()?;
         let name = begin..self.at;
         self.blanks();
         if self.byte() != Some(b':') {
@@ -72,38 +74,30 @@ impl Reader<'_> {
         }
         self.at += 1;
         if let Some(ending) = self.refused_ending {
-            let unescaped = unescape(self.text, &name)?;
+            let unescaped = self.unescape(&name, escaped)?;
             if unescaped.ends_with(ending) {
                 return Err(SpliceError::name_refused(&unescaped, begin));
             }
         }
-        Ok(name)
+        Ok((name, escaped))
     }
 
-    /// Reads a string, the reader standing before its quote.
-    pub(super) fn string(&mut self) -> Result<(), SpliceError> {
+    /// Reads a string, the reader standing before its quote; says whether it has escapes.
+    pub(super) fn string(&mut self) -> Result<bool, SpliceError> {
         let bytes = self.text.as_bytes();
         self.at += 1;
+        let mut escaped = false;
         loop {
-            // Most of a large body is plain text in strings: 16 bytes a step, which compiles to vectors.
-            while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<16>)
-                && !chunk
-                    .iter()
-                    .fold(false, |any, &byte| any | ends_plain_text(byte))
-            {
-                self.at += 16;
-            }
-            while let Some(byte) = self.byte()
-                && !ends_plain_text(byte)
-            {
-                self.at += 1;
-            }
+            self.at += plain(bytes.get(self.at..).unwrap_or_default());
             match self.byte() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(());
+                    return Ok(escaped);
                 }
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
                 Some(_) => return self.expected("control characters as escapes"),
                 None => return self.expected("the end of a string"),
             }
@@ -192,32 +186,25 @@ impl Reader<'_> {
         self.at += word.len();
         Ok(())
     }
-}
 
-/// The text of a string that has been read, its span quotes included.
-///
-/// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
-pub(super) fn unescape<'a>(
-    text: &'a str,
-    span: &Range<usize>,
-) -> Result<Cow<'a, str>, SpliceError> {
-    let refused = || SpliceError::Syntax {
-        at: span.start,
-        expected: "a string",
-    };
-    let quoted = text.get(span.clone()).ok_or_else(refused)?;
-    if memchr::memchr(b'\\', quoted.as_bytes()).is_none() {
-        return quoted
-            .get(1..quoted.len().saturating_sub(1))
-            .map(Cow::Borrowed)
-            .ok_or_else(refused);
+    /// The text of a string that has been read, its span quotes included.
+    ///
+    /// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
+    pub(super) fn unescape(
+        &self,
+        span: &Range<usize>,
+        escaped: bool,
+    ) -> Result<Cow<'a, str>, SpliceError> {
+        let text = if escaped {
+            let quoted = self.text.get(span.clone());
+            quoted.and_then(|quoted| serde_json::from_str(quoted).ok().map(Cow::Owned))
+        } else {
+            let inside = span.start + 1..span.end.wrapping_sub(1);
+            self.text.get(inside).map(Cow::Borrowed)
+        };
+        text.ok_or(SpliceError::Syntax {
+            at: span.start,
+            expected: "a string",
+        })
     }
-    serde_json::from_str::<String>(quoted)
-        .map(Cow::Owned)
-        .map_err(|_| refused())
-}
-
-/// Whether a byte of a string is other than plain text: quote, backslash, control character.
-const fn ends_plain_text(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
