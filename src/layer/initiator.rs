@@ -244,7 +244,7 @@ impl Shared {
         };
         let name = matched.param("varName")?;
         let writes = matched.operation.body_paths.contains(&BodyPath::Segment);
-        (writes && self.settings.protect_later_writes && models.knows(name))
+        (writes && self.settings.protect_later_writes && models.known().contains(name))
             .then(|| (models.clone(), matched.clone()))
     }
 }
@@ -283,40 +283,45 @@ where
     let (mut head, body) = request.into_parts();
     let (received, memory) = shared.bodies.read(&head.headers, body).await?;
     caller.identity.check_not_long_over()?;
+    let models = match (&shared.models, head.extensions.get::<Matched>()) {
+        (Some(models), Some(Matched::Operation(matched))) => Some((models, matched)),
+        _ => None,
+    };
+    // A model that is known need not be asked for: then one look at the body is enough.
+    let kept = match models {
+        Some((models, matched)) => models.kept(matched).await,
+        None => None,
+    };
+    let known = models.map(|(models, _)| models.known());
     let apply = |model: &[Box<str>]| {
-        rules.apply(
+        rules.apply_and_see(
             &shared.settings,
             &caller.identity,
             &caller.access,
             model,
+            |name| known.as_ref().is_some_and(|known| known.contains(name)),
             head.extensions.get(),
             &received,
         )
     };
-    // The engine is asked for the model only once everything else has been checked.
-    let mut rewritten = apply(&[])?;
-    if let (Some(models), Some(Matched::Operation(matched))) =
-        (&shared.models, head.extensions.get::<Matched>())
-    {
+    let names = kept.as_ref().map_or(&[][..], |kept| &kept.names);
+    let (mut rewritten, seen) = apply(names)?;
+    if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
-            models.protect_name_in_path(&matched).await?;
+            Box::pin(models.protect_name_in_path(&matched)).await?;
         }
-        let seen = if models.know_any() {
-            let meant = |name: &str| models.knows(name);
-            rules.names_in(
-                &shared.settings,
-                &caller.identity,
-                &caller.access,
-                meant,
-                &received,
-            )
-        } else {
-            Vec::new()
+        let protected = match kept {
+            Some(kept) if seen.is_empty() => kept,
+            // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
+            _ => {
+                let asking = Box::pin(models.protected(matched, &received, seen));
+                let protected = asking.await?;
+                if !protected.names.is_empty() {
+                    (rewritten, _) = apply(&protected.names)?;
+                }
+                protected
+            }
         };
-        let protected = models.protected(matched, &received, seen).await?;
-        if !protected.names.is_empty() {
-            rewritten = apply(&protected.names)?;
-        }
         if let (Some(believed), Some(findings)) =
             (protected.believed, head.extensions.get::<Findings>())
         {
