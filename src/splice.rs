@@ -204,23 +204,23 @@ impl<'a> Reader<'a> {
         }
         loop {
             self.blanks();
-            let (span, escaped) = self.name()?;
-            let name = self.unescape(&span, escaped)?;
+            let begin = self.at;
+            let name = self.name()?;
             self.members += 1;
             if self.members > MAX_MEMBERS {
-                return Err(SpliceError::TooMany { at: span.start }.into());
+                return Err(SpliceError::TooMany { at: begin }.into());
             }
             if let Some(from) = leading.take() {
-                self.cut(from..span.start);
+                self.cut(from..begin);
             }
             match member(self, &name)? {
                 Fate::Keep => object.occupied = true,
                 // Behind a member that stays: the comma before goes.
                 Fate::Remove if object.occupied => self.cut(object.end..self.at),
                 // In front of all that stay: the comma behind goes, up to the next name.
-                Fate::Remove => leading = Some(span.start),
+                Fate::Remove => leading = Some(begin),
             }
-            self.names.push((span.start, name));
+            self.names.push((begin, name));
             object.end = self.at;
             self.blanks();
             match self.byte() {
@@ -274,9 +274,7 @@ impl<'a> Reader<'a> {
         let outside = self.depth;
         loop {
             match self.byte() {
-                Some(b'"') => {
-                    self.string()?;
-                }
+                Some(b'"') => self.string()?,
                 Some(b'-' | b'0'..=b'9') => self.number()?,
                 Some(b't') => self.word("true")?,
                 Some(b'f') => self.word("false")?,
@@ -336,9 +334,7 @@ impl<'a> Reader<'a> {
         if self.byte() != Some(b'"') {
             return self.expected("a string");
         }
-        let begin = self.at;
-        let escaped = self.string()?;
-        self.unescape(&(begin..self.at), escaped)
+        self.text()
     }
 
     /// Puts members, written as JSON (`"a":1,"b":2`), behind the last of an object that has just been

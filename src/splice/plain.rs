@@ -7,22 +7,19 @@
 use memchr::memchr2;
 
 /// The number of bytes before the first that is other than plain text.
+#[inline]
 pub(super) fn plain(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut before = 0;
-    for word in words.iter().take(NEAR) {
+    let mut at = 0;
+    while at < NEAR
+        && let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>)
+    {
         let ends = ends_in(u64::from_le_bytes(*word));
         if ends != 0 {
-            return before + ends.trailing_zeros() as usize / 8;
+            return at + ends.trailing_zeros() as usize / 8;
         }
-        before += 8;
+        at += 8;
     }
-    let far = if words.len() <= NEAR {
-        rest
-    } else {
-        bytes.get(before..).unwrap_or_default()
-    };
-    before + plain_from_afar(far)
+    at + plain_from_afar(bytes.get(at..).unwrap_or_default())
 }
 
 /// The same where the text is long, or nearly at its end.
@@ -42,16 +39,14 @@ fn plain_from_afar(bytes: &[u8]) -> usize {
 /// be more: a borrow goes upwards.
 const fn ends_in(word: u64) -> u64 {
     const EACH: u64 = u64::MAX / 0xff;
-    let control = word.wrapping_sub(EACH * FIRST_PLAIN as u64) & !word;
-    let quote = word ^ (EACH * b'"' as u64);
-    let quote = quote.wrapping_sub(EACH) & !quote;
-    let backslash = word ^ (EACH * b'\\' as u64);
-    let backslash = backslash.wrapping_sub(EACH) & !backslash;
-    (control | quote | backslash) & (EACH << 7)
+    let control = word.wrapping_sub(EACH * FIRST_PLAIN as u64);
+    let quote = (word ^ (EACH * b'"' as u64)).wrapping_sub(EACH);
+    let backslash = (word ^ (EACH * b'\\' as u64)).wrapping_sub(EACH);
+    (control | quote | backslash) & !word & (EACH << 7)
 }
 
-/// So many times eight bytes are looked at one after the other.
-const NEAR: usize = 6;
+/// So many bytes are taken eight at a time.
+const NEAR: usize = 48;
 
 /// Below are control characters, which are written as escapes (RFC 8259 §7).
 const FIRST_PLAIN: u8 = 0x20;

@@ -1,7 +1,6 @@
 //! The tokens of RFC 8259, and the way in and out of containers.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use super::plain::plain;
 use super::{MAX_DEPTH, Reader, SpliceError};
@@ -59,45 +58,63 @@ impl<'a> Reader<'a> {
             .is_some_and(|word| word & (1 << (level % 64)) != 0)
     }
 
-    /// Reads a name and its colon; returns the name's span, quotes included, and whether it
-    /// has escapes.
-    pub(super) fn name(&mut self) -> Result<(Range<usize>, bool), SpliceError> {
+    /// Reads a name and its colon.
+    #[inline]
+    pub(super) fn name(&mut self) -> Result<Cow<'a, str>, SpliceError> {
         let begin = self.at;
         if self.byte() != Some(b'"') {
             return self.expected("a member's name in double quotes");
         }
-        let escaped = self.string()?;
-        let name = begin..self.at;
+        let name = self.text()?;
         self.blanks();
         if self.byte() != Some(b':') {
             return self.expected("`:`");
         }
         self.at += 1;
-        if let Some(ending) = self.refused_ending {
-            let unescaped = self.unescape(&name, escaped)?;
-            if unescaped.ends_with(ending) {
-                return Err(SpliceError::name_refused(&unescaped, begin));
-            }
+        match self.refused_ending {
+            Some(ending) if name.ends_with(ending) => Err(SpliceError::name_refused(&name, begin)),
+            _ => Ok(name),
         }
-        Ok((name, escaped))
     }
 
-    /// Reads a string, the reader standing before its quote; says whether it has escapes.
-    pub(super) fn string(&mut self) -> Result<bool, SpliceError> {
+    /// Reads a string, the reader standing before its quote, and returns it unescaped.
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, SpliceError> {
+        let begin = self.at;
+        let inside = self.text.get(begin + 1..).unwrap_or_default();
+        let end = plain(inside.as_bytes());
+        // Nearly every name and type is all plain text.
+        if inside.as_bytes().get(end) == Some(&b'"') {
+            self.at = begin + end + 2;
+            return Ok(Cow::Borrowed(inside.get(..end).unwrap_or_default()));
+        }
+        self.escaped_text().map(Cow::Owned)
+    }
+
+    #[inline(never)]
+    fn escaped_text(&mut self) -> Result<String, SpliceError> {
+        let begin = self.at;
+        self.string()?;
+        // Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
+        let quoted = self.text.get(begin..self.at).unwrap_or_default();
+        serde_json::from_str(quoted).map_err(|_| SpliceError::Syntax {
+            at: begin,
+            expected: "a string",
+        })
+    }
+
+    /// Reads a string, the reader standing before its quote.
+    pub(super) fn string(&mut self) -> Result<(), SpliceError> {
         let bytes = self.text.as_bytes();
         self.at += 1;
-        let mut escaped = false;
         loop {
             self.at += plain(bytes.get(self.at..).unwrap_or_default());
             match self.byte() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(escaped);
+                    return Ok(());
                 }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
+                Some(b'\\') => self.escape()?,
                 Some(_) => return self.expected("control characters as escapes"),
                 None => return self.expected("the end of a string"),
             }
@@ -185,26 +202,5 @@ impl<'a> Reader<'a> {
         }
         self.at += word.len();
         Ok(())
-    }
-
-    /// The text of a string that has been read, its span quotes included.
-    ///
-    /// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
-    pub(super) fn unescape(
-        &self,
-        span: &Range<usize>,
-        escaped: bool,
-    ) -> Result<Cow<'a, str>, SpliceError> {
-        let text = if escaped {
-            let quoted = self.text.get(span.clone());
-            quoted.and_then(|quoted| serde_json::from_str(quoted).ok().map(Cow::Owned))
-        } else {
-            let inside = span.start + 1..span.end.wrapping_sub(1);
-            self.text.get(inside).map(Cow::Borrowed)
-        };
-        text.ok_or(SpliceError::Syntax {
-            at: span.start,
-            expected: "a string",
-        })
     }
 }
