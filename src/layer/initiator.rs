@@ -84,12 +84,14 @@ use super::Checked;
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
-use crate::json_body::{JsonBodies, Memory, declare};
+use crate::json_body::{JsonBodies, declare};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
-use crate::request_info::Findings;
+use reading::Reading;
+
+mod reading;
 
 /// Writes and protects the initiator; see the [module](self).
 #[derive(Debug, Clone)]
@@ -222,7 +224,7 @@ where
         let mut inner = self.take_ready();
         InitiatorFuture::collecting(Box::pin(async move {
             // The memory is held until the engine has answered: only then has it all of the body.
-            let (request, _memory) = rewrite(request, rules, &caller, &shared).await?;
+            let (request, _reading) = rewrite(request, rules, caller, shared).await?;
             inner.call(request).await.map_err(Into::into)
         }))
     }
@@ -269,19 +271,19 @@ struct Caller {
     access: Access,
 }
 
-/// Reads a request's body and puts the one to send in its place.
+/// Reads a request's body and puts the one to send in its place; what is returned beside holds its memory.
 async fn rewrite<B>(
     request: Request<B>,
     rules: Rules,
-    caller: &Caller,
-    shared: &Shared,
-) -> Result<(Request<B>, Memory), Problem>
+    caller: Caller,
+    shared: Arc<Shared>,
+) -> Result<(Request<B>, Arc<Reading>), Problem>
 where
     B: Body<Data = Bytes> + From<Bytes>,
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = request.into_parts();
-    let (received, memory) = shared.bodies.read(&head.headers, body).await?;
+    let (body, memory) = shared.bodies.read(&head.headers, body).await?;
     caller.identity.check_not_long_over()?;
     let models = match (&shared.models, head.extensions.get::<Matched>()) {
         (Some(models), Some(Matched::Operation(matched))) => Some((models, matched)),
@@ -292,20 +294,17 @@ where
         Some((models, matched)) => models.kept(matched).await,
         None => None,
     };
-    let known = models.map(|(models, _)| models.known());
-    let apply = |model: &[Box<str>]| {
-        rules.apply_and_see(
-            &shared.settings,
-            &caller.identity,
-            &caller.access,
-            model,
-            |name| known.as_ref().is_some_and(|known| known.contains(name)),
-            head.extensions.get(),
-            &received,
-        )
-    };
-    let names = kept.as_ref().map_or(&[][..], |kept| &kept.names);
-    let (mut rewritten, seen) = apply(names)?;
+    let reading = Arc::new(Reading {
+        rules,
+        caller,
+        shared: Arc::clone(&shared),
+        known: models.map(|(models, _)| models.known()),
+        findings: head.extensions.get().cloned(),
+        body,
+        _memory: memory,
+    });
+    let names = kept.as_ref().map(|kept| kept.names.clone());
+    let (mut rewritten, seen) = reading.read(names.unwrap_or_default()).await?;
     if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
             Box::pin(models.protect_name_in_path(&matched)).await?;
@@ -314,26 +313,24 @@ where
             Some(kept) if seen.is_empty() => kept,
             // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
             _ => {
-                let asking = Box::pin(models.protected(matched, &received, seen));
+                let asking = Box::pin(models.protected(matched, &reading.body, seen));
                 let protected = asking.await?;
                 if !protected.names.is_empty() {
-                    (rewritten, _) = apply(&protected.names)?;
+                    (rewritten, _) = reading.read(protected.names.clone()).await?;
                 }
                 protected
             }
         };
-        if let (Some(believed), Some(findings)) =
-            (protected.believed, head.extensions.get::<Findings>())
-        {
+        if let (Some(believed), Some(findings)) = (protected.believed, &reading.findings) {
             findings.note_believed(believed);
         }
     }
     if let (Some(metrics), Some(_)) = (&shared.metrics, &rewritten) {
         metrics.rewrote_body();
     }
-    let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
+    let body = rewritten.map_or_else(|| reading.body.clone(), Bytes::from);
     declare(&mut head.headers, &body);
-    Ok((Request::from_parts(head, B::from(body)), memory))
+    Ok((Request::from_parts(head, B::from(body)), reading))
 }
 
 /// Refuses a variable by upload to those who may not run code: a part of it may name a Java class that the

@@ -1,0 +1,67 @@
+//! The reading of one body: at once where it is small, else where it holds up nobody.
+//!
+//! A body of 16 MiB takes some 20 ms, and while a worker reads it, no other request of that worker goes on. So a
+//! large one is read in a thread of its own, as many at a time as there are processors; the next waits its turn.
+//! Without a tokio runtime there is no such thread, and every body is read where it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use super::{Caller, Shared};
+use crate::initiator::Rules;
+use crate::json_body::Memory;
+use crate::model::{Known, Names};
+use crate::problem::Problem;
+use crate::request_info::Findings;
+
+/// A request's body, and what its reading needs.
+pub(super) struct Reading {
+    pub(super) rules: Rules,
+    pub(super) caller: Caller,
+    pub(super) shared: Arc<Shared>,
+    pub(super) known: Option<Arc<Known>>,
+    pub(super) findings: Option<Findings>,
+    pub(super) body: Bytes,
+    pub(super) _memory: Memory,
+}
+
+/// The body to send, if it is another, and the names of other models that were seen.
+type Outcome = Result<(Option<Vec<u8>>, Vec<Box<str>>), Problem>;
+
+impl Reading {
+    /// Reads the body for a model with these initiator variables.
+    pub(super) async fn read(self: &Arc<Self>, model: Names) -> Outcome {
+        if self.body.len() <= LARGE_BYTES {
+            return self.apply(&model);
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return self.apply(&model);
+        };
+        let turn = self.shared.bodies.turn().await?;
+        let reading = Arc::clone(self);
+        let read = runtime.spawn_blocking(move || {
+            let _turn = turn;
+            reading.apply(&model)
+        });
+        read.await.unwrap_or(Err(Problem::Internal))
+    }
+
+    fn apply(&self, model: &[Box<str>]) -> Outcome {
+        let is_known = |name: &str| self.known.as_ref().is_some_and(|it| it.contains(name));
+        self.rules.apply_and_see(
+            &self.shared.settings,
+            &self.caller.identity,
+            &self.caller.access,
+            model,
+            is_known,
+            self.findings.as_ref(),
+            &self.body,
+        )
+    }
+}
+
+/// A body up to here is read in less time than it takes to hand it over and back, or in not much more than a
+/// worker may be held: half a millisecond.
+const LARGE_BYTES: usize = 512 * 1024;
