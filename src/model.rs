@@ -155,18 +155,17 @@ impl Models {
         Some((definition_of(matched), kept))
     }
 
-    /// What this request must protect. `seen` are the names in its body, or in its path, that some model
-    /// uses; `body` is the body, empty where it was not read.
+    /// What this request must protect. `definition` is the one that its body [names](definition_in); `seen` are the
+    /// names in its body, or in its path, that some model uses.
     ///
     /// # Errors
     /// [`Problem::ModelUnavailable`] where the engine does not tell.
     pub async fn protected(
         &self,
         matched: &Match,
-        body: &[u8],
+        definition: Option<&str>,
         seen: Vec<Box<str>>,
     ) -> Result<Protected, Problem> {
-        let operation = matched.operation;
         if let Some((definition, _)) = self.started_by(matched) {
             let Some(mut protected) = self.of_definition(&definition, by_key(matched)).await?
             else {
@@ -183,18 +182,10 @@ impl Models {
             protected.add(others);
             return Ok(protected);
         }
-        if operation.group == "Condition" {
-            let Condition {
-                process_definition_id,
-            } = if body.is_empty() {
-                Condition::default()
-            } else {
-                serde_json::from_slice(body)
-                    .map_err(|error| Problem::BodyInvalid(error.to_string().into()))?
-            };
-            let mut protected = match process_definition_id {
+        if names_definition(matched) {
+            let mut protected = match definition {
                 Some(id) => {
-                    let path = self.sibling(matched, "process-definition", &id);
+                    let path = self.sibling(matched, "process-definition", id);
                     self.of_definition(&path, false).await?.unwrap_or_default()
                 }
                 None => Protected::default(),
@@ -573,6 +564,25 @@ struct Execution {
 #[serde(rename_all = "camelCase", default)]
 struct Condition {
     process_definition_id: Option<Box<str>>,
+}
+
+/// Whether the body names the definition: so it is in conditional starts.
+#[must_use]
+pub fn names_definition(matched: &Match) -> bool {
+    matched.operation.group == "Condition"
+}
+
+/// The definition that a body [names](names_definition), which has been read strictly.
+///
+/// # Errors
+/// [`Problem::BodyInvalid`] where it is no text.
+pub fn definition_in(body: &[u8]) -> Result<Option<Box<str>>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice::<Condition>(body)
+        .map(|condition| condition.process_definition_id)
+        .map_err(|error| Problem::BodyInvalid(error.to_string().into()))
 }
 
 /// The path, below the engine's root, of what the last segment of the request's is done to: from the template and

@@ -257,7 +257,7 @@ impl Models {
         let Some(name) = matched.param("varName") else {
             return Ok(());
         };
-        let protected = self.protected(matched, &[], vec![name.into()]).await?;
+        let protected = self.protected(matched, None, vec![name.into()]).await?;
         if protected.names.iter().any(|known| **known == *name) {
             return Err(Problem::ProtectedVariable(name.into()));
         }
@@ -313,7 +313,8 @@ where
             Some(kept) if seen.is_empty() => kept,
             // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
             _ => {
-                let asking = Box::pin(models.protected(matched, &reading.body, seen));
+                let definition = reading.definition(matched).await?;
+                let asking = Box::pin(models.protected(matched, definition.as_deref(), seen));
                 let protected = asking.await?;
                 if !protected.names.is_empty() {
                     (rewritten, _) = reading.read(protected.names.clone()).await?;

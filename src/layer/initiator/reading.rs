@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use super::{Caller, Shared};
 use crate::initiator::Rules;
 use crate::json_body::Memory;
-use crate::model::{Known, Names};
+use crate::model::{Known, Names, definition_in, names_definition};
+use crate::operation::Match;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 
@@ -33,19 +34,40 @@ type Outcome = Result<(Option<Vec<u8>>, Vec<Box<str>>), Problem>;
 impl Reading {
     /// Reads the body for a model with these initiator variables.
     pub(super) async fn read(self: &Arc<Self>, model: Names) -> Outcome {
+        self.aside(move |reading| reading.apply(&model)).await
+    }
+
+    /// The definition that the body names, where the operation takes it from there.
+    pub(super) async fn definition(
+        self: &Arc<Self>,
+        matched: &Match,
+    ) -> Result<Option<Box<str>>, Problem> {
+        if !names_definition(matched) {
+            return Ok(None);
+        }
+        self.aside(|reading| definition_in(&reading.body)).await
+    }
+
+    async fn aside<T>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+    {
         if self.body.len() <= LARGE_BYTES {
-            return self.apply(&model);
+            return work(self);
         }
         let Ok(runtime) = Handle::try_current() else {
-            return self.apply(&model);
+            return work(self);
         };
         let turn = self.shared.bodies.turn().await?;
         let reading = Arc::clone(self);
-        let read = runtime.spawn_blocking(move || {
+        let done = runtime.spawn_blocking(move || {
             let _turn = turn;
-            reading.apply(&model)
+            work(&reading)
         });
-        read.await.unwrap_or(Err(Problem::Internal))
+        done.await.unwrap_or(Err(Problem::Internal))
     }
 
     fn apply(&self, model: &[Box<str>]) -> Outcome {
