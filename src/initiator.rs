@@ -136,6 +136,15 @@ pub struct Rules {
     treatment: Treatment,
 }
 
+/// What came of reading a body.
+#[derive(Debug)]
+pub struct Applied {
+    /// The body to send in its place, if it is another.
+    pub body: Option<Vec<u8>>,
+    /// The names that were meant, each once.
+    pub seen: Vec<Box<str>>,
+}
+
 /// What happens to protected names in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
@@ -257,7 +266,7 @@ impl Rules {
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
         self.apply_and_see(settings, identity, access, model, |_| false, findings, body)
-            .map(|(body, _)| body)
+            .map(|applied| applied.body)
     }
 
     /// The same, and the names that stand where names are protected, are not protected themselves, and that
@@ -275,7 +284,7 @@ impl Rules {
         is_meant: impl Fn(&str) -> bool,
         findings: Option<&Findings>,
         body: &[u8],
-    ) -> Result<(Option<Vec<u8>>, Vec<Box<str>>), Problem> {
+    ) -> Result<Applied, Problem> {
         let seen: RefCell<Vec<Box<str>>> = RefCell::default();
         let protects = |name: &str| {
             if settings.names.contains(name) || model.iter().any(|known| **known == *name) {
@@ -303,7 +312,10 @@ impl Rules {
             findings,
         }
         .run(body)?;
-        Ok((edited, seen.into_inner()))
+        Ok(Applied {
+            body: edited,
+            seen: seen.into_inner(),
+        })
     }
 }
 

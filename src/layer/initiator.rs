@@ -304,20 +304,21 @@ where
         _memory: memory,
     });
     let names = kept.as_ref().map(|kept| kept.names.clone());
-    let (mut rewritten, seen) = reading.read(names.unwrap_or_default()).await?;
+    let mut applied = reading.read(names.unwrap_or_default()).await?;
     if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
             Box::pin(models.protect_name_in_path(&matched)).await?;
         }
         let protected = match kept {
-            Some(kept) if seen.is_empty() => kept,
+            Some(kept) if applied.seen.is_empty() => kept,
             // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
             _ => {
                 let definition = reading.definition(matched).await?;
-                let asking = Box::pin(models.protected(matched, definition.as_deref(), seen));
+                let asking =
+                    Box::pin(models.protected(matched, definition.as_deref(), applied.seen));
                 let protected = asking.await?;
                 if !protected.names.is_empty() {
-                    (rewritten, _) = reading.read(protected.names.clone()).await?;
+                    applied.body = reading.read(protected.names.clone()).await?.body;
                 }
                 protected
             }
@@ -326,10 +327,11 @@ where
             findings.note_believed(believed);
         }
     }
-    if let (Some(metrics), Some(_)) = (&shared.metrics, &rewritten) {
+    if let (Some(metrics), Some(_)) = (&shared.metrics, &applied.body) {
         metrics.rewrote_body();
     }
-    let body = rewritten.map_or_else(|| reading.body.clone(), Bytes::from);
+    let body = applied.body;
+    let body = body.map_or_else(|| reading.body.clone(), Bytes::from);
     declare(&mut head.headers, &body);
     Ok((Request::from_parts(head, B::from(body)), reading))
 }

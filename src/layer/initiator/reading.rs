@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{Caller, Shared};
-use crate::initiator::Rules;
+use crate::initiator::{Applied, Rules};
 use crate::json_body::Memory;
 use crate::model::{Known, Names, definition_in, names_definition};
 use crate::operation::Match;
@@ -28,12 +28,9 @@ pub(super) struct Reading {
     pub(super) _memory: Memory,
 }
 
-/// The body to send, if it is another, and the names of other models that were seen.
-type Outcome = Result<(Option<Vec<u8>>, Vec<Box<str>>), Problem>;
-
 impl Reading {
     /// Reads the body for a model with these initiator variables.
-    pub(super) async fn read(self: &Arc<Self>, model: Names) -> Outcome {
+    pub(super) async fn read(self: &Arc<Self>, model: Names) -> Result<Applied, Problem> {
         self.aside(move |reading| reading.apply(&model)).await
     }
 
@@ -70,7 +67,7 @@ impl Reading {
         done.await.unwrap_or(Err(Problem::Internal))
     }
 
-    fn apply(&self, model: &[Box<str>]) -> Outcome {
+    fn apply(&self, model: &[Box<str>]) -> Result<Applied, Problem> {
         let is_known = |name: &str| self.known.as_ref().is_some_and(|it| it.contains(name));
         self.rules.apply_and_see(
             &self.shared.settings,
