@@ -136,6 +136,15 @@ pub struct Rules {
     treatment: Treatment,
 }
 
+/// What came of reading a body.
+#[derive(Debug)]
+pub struct Applied {
+    /// The body to send in its place, if it is another.
+    pub body: Option<Vec<u8>>,
+    /// The names that were meant, each once.
+    pub seen: Vec<Box<str>>,
+}
+
 /// What happens to protected names in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
@@ -256,15 +265,45 @@ impl Rules {
         findings: Option<&Findings>,
         body: &[u8],
     ) -> Result<Option<Vec<u8>>, Problem> {
+        self.apply_and_see(settings, identity, access, model, |_| false, findings, body)
+            .map(|applied| applied.body)
+    }
+
+    /// The same, and the names that stand where names are protected, are not protected themselves, and that
+    /// `is_meant` means.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
+    pub fn apply_and_see(
+        &self,
+        settings: &Settings,
+        identity: &Identity,
+        access: &Access,
+        model: &[Box<str>],
+        is_meant: impl Fn(&str) -> bool,
+        findings: Option<&Findings>,
+        body: &[u8],
+    ) -> Result<Applied, Problem> {
+        let seen: RefCell<Vec<Box<str>>> = RefCell::default();
         let protects = |name: &str| {
-            settings.names.contains(name) || model.iter().any(|known| **known == *name)
+            if settings.names.contains(name) || model.iter().any(|known| **known == *name) {
+                return true;
+            }
+            if is_meant(name) {
+                let mut seen = seen.borrow_mut();
+                if !seen.iter().any(|known| **known == *name) {
+                    seen.push(name.into());
+                }
+            }
+            false
         };
         let written = match self.treatment {
             Treatment::Write(_) => variables(settings, identity, model)?,
             Treatment::Protect | Treatment::Leave => String::new(),
         };
         let body = if body.is_empty() { b"{}" } else { body };
-        body::Walk {
+        let edited = body::Walk {
             rules: *self,
             is_protected: &protects,
             identity,
@@ -272,39 +311,11 @@ impl Rules {
             written: &written,
             findings,
         }
-        .run(body)
-    }
-
-    /// The names that stand where [`apply`](Self::apply) protects names, and that `is_meant` means; the body
-    /// has passed it.
-    pub fn names_in(
-        &self,
-        settings: &Settings,
-        identity: &Identity,
-        access: &Access,
-        is_meant: impl Fn(&str) -> bool,
-        body: &[u8],
-    ) -> Vec<Box<str>> {
-        let names: RefCell<Vec<Box<str>>> = RefCell::default();
-        let notes = |name: &str| {
-            let mut names = names.borrow_mut();
-            if is_meant(name) && !names.iter().any(|known| **known == *name) {
-                names.push(name.into());
-            }
-            settings.names.contains(name)
-        };
-        let body = if body.is_empty() { b"{}" } else { body };
-        // Where it ends early, the request is refused all the same.
-        let _ = body::Walk {
-            rules: *self,
-            is_protected: &notes,
-            identity,
-            access,
-            findings: None,
-            written: "",
-        }
-        .run(body);
-        names.into_inner()
+        .run(body)?;
+        Ok(Applied {
+            body: edited,
+            seen: seen.into_inner(),
+        })
     }
 }
 

@@ -8,10 +8,12 @@
 //! 3. Counts against a memory for all such bodies together, but for its first 64 KiB, until its [`Memory`] is
 //!    dropped; where that is taken, it is 503 `overloaded`: nobody can fill the machine with bodies that never end.
 
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRAILER, TRANSFER_ENCODING,
 };
@@ -29,6 +31,8 @@ pub struct JsonBodies {
     max_bytes: u64,
     /// What all bodies together may hold, in KiB, beside the first of each.
     memory: Arc<Semaphore>,
+    /// How many large ones may be worked on at a time.
+    turns: Arc<Semaphore>,
 }
 
 /// What one body holds of the memory for all.
@@ -44,6 +48,9 @@ impl JsonBodies {
         Self {
             max_bytes,
             memory: Arc::new(Semaphore::new(budget_kib(max_bytes))),
+            turns: Arc::new(Semaphore::new(
+                available_parallelism().map_or(1, NonZero::get),
+            )),
         }
     }
 
@@ -68,6 +75,12 @@ impl JsonBodies {
             return Err(Problem::UnsupportedMediaType(NOT_JSON));
         }
         Ok((received, Memory { _held: held }))
+    }
+
+    /// Waits until a large body may be worked on, outside the workers: as many at a time as there are processors.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let turns = Arc::clone(&self.turns);
+        turns.acquire_owned().await.map_err(|_| Problem::Internal)
     }
 
     /// Refuses what can be refused before the body is read.
@@ -108,9 +121,11 @@ impl JsonBodies {
         let max_bytes = self.max_bytes;
         let too_large = |bytes: usize| u64::try_from(bytes).is_ok_and(|bytes| bytes > max_bytes);
         let mut memory: Option<OwnedSemaphorePermit> = None;
+        let declared = body.size_hint().exact();
+        let declared = declared.and_then(|bytes| usize::try_from(bytes).ok());
         let mut body = pin!(body);
         let mut first = Bytes::new();
-        let mut all = BytesMut::new();
+        let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame
                 .map_err(|error| problem_in(&*error.into()).unwrap_or(Problem::ClientGone))?
@@ -144,13 +159,22 @@ impl JsonBodies {
                 // Most bodies are one piece, which is not copied.
                 first = data;
             } else {
+                let needed = so_far.saturating_add(data.len());
+                if all.capacity() < needed {
+                    let room = room(needed, declared);
+                    all.reserve_exact(room.saturating_sub(all.len()));
+                }
                 if all.is_empty() {
                     all.extend_from_slice(&std::mem::take(&mut first));
                 }
                 all.extend_from_slice(&data);
             }
         }
-        let whole = if all.is_empty() { first } else { all.freeze() };
+        let whole = if all.is_empty() {
+            first
+        } else {
+            Bytes::from(all)
+        };
         Ok((whole, memory))
     }
 }
@@ -176,6 +200,14 @@ fn is_json(value: &HeaderValue) -> bool {
         })
 }
 
+/// For how many bytes to make room, where `needed` have come. All that is declared, so that they need not move
+/// again; but nobody gets much for declaring what they do not send.
+fn room(needed: usize, declared: Option<usize>) -> usize {
+    let twice = needed.saturating_mul(2);
+    let room = declared.map_or(twice, |declared| declared.min(twice.max(AHEAD_BYTES)));
+    room.max(needed)
+}
+
 /// As much as [`LARGEST_BODIES`] of the largest take.
 fn budget_kib(max_bytes: u64) -> usize {
     let budget = max_bytes.div_ceil(1024).saturating_mul(LARGEST_BODIES);
@@ -189,6 +221,9 @@ const JSON: &str = "application/json";
 /// A body up to here takes nothing of the memory for all: starts go on while others send large bodies, and
 /// the requests in flight are bounded anyway.
 const SMALL_BYTES: usize = 64 * 1024;
+
+/// For so many declared bytes there is room once some have come.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// So many of the largest bodies may be held at once; more are 503 `overloaded`.
 const LARGEST_BODIES: u64 = 16;
@@ -230,6 +265,21 @@ mod tests {
         let (collected, _) = bodies.collect(StreamBody::new(frames)).await.unwrap();
         sending.await.unwrap();
         assert_eq!(collected, TEXT);
+    }
+
+    #[test]
+    fn room_is_made_once_for_what_is_declared_and_not_for_much_that_never_comes() {
+        for (needed, declared, want) in [
+            (10, Some(300_000), 300_000),
+            (10, Some(1 << 30), AHEAD_BYTES),
+            (3 << 20, Some(1 << 30), 6 << 20),
+            (3 << 20, Some(5 << 20), 5 << 20),
+            // A body that is longer than it says.
+            (10, Some(9), 10),
+            (10, None, 20),
+        ] {
+            assert_eq!(room(needed, declared), want, "{needed} of {declared:?}");
+        }
     }
 
     /// Who sends much and slowly must not take the memory from all others.

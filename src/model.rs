@@ -19,13 +19,13 @@
 //! gateway cannot know; names that are known are written there if the caller sends them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use moka::future::Cache;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tower::util::BoxCloneSyncService;
@@ -61,25 +61,21 @@ struct Shared {
     /// The path of the engine's REST root.
     root: String,
     /// By the path of a definition with its id.
-    names: Cache<Box<str>, Model>,
-    /// By the path of a definition with its key: the newest one's id.
-    newest: Cache<Box<str>, Box<str>>,
-    /// Every name that some model uses, and the keys of those models.
-    known: RwLock<Known>,
+    by_id: Cache<Box<str>, Protected>,
+    /// By the path of a definition with its key: that of the newest one.
+    newest: Cache<Box<str>, Protected>,
+    /// Replaced where somebody still reads it.
+    known: RwLock<Arc<Known>>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
+/// Every name that some model uses, and the keys of those models, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
     keys_by_name: HashMap<Box<str>, HashSet<Box<str>>>,
+    /// A [`mark`] of each name: most others are told apart without a hash.
+    marks: u64,
     /// Names and keys together.
     size: usize,
-}
-
-/// What is kept of a definition.
-#[derive(Debug, Clone)]
-struct Model {
-    key: Option<Box<str>>,
-    names: Names,
 }
 
 /// The definition that a start is believed to use.
@@ -93,13 +89,13 @@ pub struct Believed {
     by_key: Option<Box<str>>,
 }
 
-/// What a request must protect beside the three names.
+/// What a request must protect beside the three names; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Protected {
     /// The names.
-    pub names: Vec<Box<str>>,
+    pub names: Names,
     /// For a start: of which definition.
-    pub believed: Option<Believed>,
+    pub believed: Option<Arc<Believed>>,
 }
 
 impl Models {
@@ -117,7 +113,7 @@ impl Models {
         Self(Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),
             root: root.trim_end_matches('/').to_owned(),
-            names: Cache::builder()
+            by_id: Cache::builder()
                 .max_capacity(settings.entries)
                 .time_to_live(KEPT)
                 .build(),
@@ -125,77 +121,76 @@ impl Models {
                 .max_capacity(settings.entries)
                 .time_to_live(settings.believed)
                 .build(),
-            known: RwLock::new(Known::given(settings.names)),
+            known: RwLock::new(Arc::new(Known::given(settings.names))),
         }))
     }
 
-    /// Whether some known model uses this name for its initiator.
+    /// What is known of all models now.
     #[must_use]
-    pub fn knows(&self, name: &str) -> bool {
-        self.known().keys_by_name.contains_key(name)
+    pub fn known(&self) -> Arc<Known> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&known)
     }
 
-    /// Whether any model is known that names a variable for its initiator.
-    #[must_use]
-    pub fn know_any(&self) -> bool {
-        !self.known().keys_by_name.is_empty()
+    /// What [`protected`](Self::protected) would say of a start in whose body no other model's name is seen, if that
+    /// is known without asking the engine.
+    pub async fn kept(&self, matched: &Match) -> Option<Protected> {
+        let (path, kept) = self.started_by(matched)?;
+        kept.get(&*path).await
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
-        self.0.known.read().unwrap_or_else(PoisonError::into_inner)
+    /// For a start: the path of the definition, and where what is known of it is kept.
+    fn started_by(&self, matched: &Match) -> Option<(String, &Cache<Box<str>, Protected>)> {
+        let operation = matched.operation;
+        let starts_process =
+            operation.kind == Kind::Start && operation.group == "Process Definition";
+        if !starts_process || operation.body_paths.is_empty() {
+            return None;
+        }
+        let kept = if by_key(matched) {
+            &self.0.newest
+        } else {
+            &self.0.by_id
+        };
+        Some((definition_of(matched), kept))
     }
 
-    /// What this request must protect. `seen` are the names in its body, or in its path, that some model
-    /// uses; `body` is the body, empty where it was not read.
+    /// What this request must protect. `definition` is the one that its body [names](definition_in); `seen` are the
+    /// names in its body, or in its path, that some model uses.
     ///
     /// # Errors
     /// [`Problem::ModelUnavailable`] where the engine does not tell.
     pub async fn protected(
         &self,
         matched: &Match,
-        body: &[u8],
+        definition: Option<&str>,
         seen: Vec<Box<str>>,
     ) -> Result<Protected, Problem> {
-        let operation = matched.operation;
-        let starts_process =
-            operation.kind == Kind::Start && operation.group == "Process Definition";
-        if starts_process && !operation.body_paths.is_empty() {
-            let definition = parent(&path_of(matched));
+        if let Some((definition, _)) = self.started_by(matched) {
             let Some(mut protected) = self.of_definition(&definition, by_key(matched)).await?
             else {
                 // The engine will say that there is none; where it starts one all the same, nobody is forged.
-                return Ok(Protected {
-                    names: seen,
-                    believed: None,
-                });
+                return Ok(Protected::named(seen));
             };
             // An instance may be migrated to another version, with its variables.
             let key = protected.believed.as_ref().and_then(|it| it.key.as_deref());
+            let known = self.known();
             let others = seen.into_iter().filter(|name| {
-                !protected.names.contains(name)
-                    && key.is_some_and(|key| self.known().is_used(name, key))
+                !protected.names.contains(name) && key.is_some_and(|key| known.is_used(name, key))
             });
             let others: Vec<_> = others.collect();
-            protected.names.extend(others);
+            protected.add(others);
             return Ok(protected);
         }
-        if operation.group == "Condition" {
-            let Condition {
-                process_definition_id,
-            } = if body.is_empty() {
-                Condition::default()
-            } else {
-                serde_json::from_slice(body)
-                    .map_err(|error| Problem::BodyInvalid(error.to_string().into()))?
-            };
-            let mut protected = match process_definition_id {
+        if names_definition(matched) {
+            let mut protected = match definition {
                 Some(id) => {
-                    let path = self.sibling(matched, "process-definition", &id);
+                    let path = self.sibling(matched, "process-definition", id);
                     self.of_definition(&path, false).await?.unwrap_or_default()
                 }
                 None => Protected::default(),
             };
-            protected.names.extend(seen);
+            protected.add(seen);
             return Ok(protected);
         }
         if seen.is_empty() {
@@ -208,8 +203,8 @@ impl Models {
                 let model = self.of_definition(&path, false).await?.unwrap_or_default();
                 // An instance may have come from another version by migration, with its variables.
                 let key = model.believed.as_ref().and_then(|it| it.key.as_deref());
-                let of_a_version =
-                    |name: &str| key.is_some_and(|key| self.known().is_used(name, key));
+                let known = self.known();
+                let of_a_version = |name: &str| key.is_some_and(|key| known.is_used(name, key));
                 let (own, others): (Vec<_>, Vec<_>) = seen
                     .into_iter()
                     .partition(|name| model.names.contains(name) || of_a_version(name));
@@ -220,10 +215,7 @@ impl Models {
                 }
             }
         };
-        Ok(Protected {
-            names,
-            believed: None,
-        })
+        Ok(Protected::named(names))
     }
 
     /// Asks anew for the newest definition of the key at its next start.
@@ -245,61 +237,40 @@ impl Models {
 
     /// The names of the definition at this path, by key or by id; `None` where there is no such.
     async fn of_definition(&self, path: &str, by_key: bool) -> Result<Option<Protected>, Problem> {
-        let (path, believed) = if by_key {
-            let asking = async {
-                match self.ask::<Definition>(path).await? {
-                    Some(Definition { id, .. }) => Ok(id),
-                    None => Err(Asked::Nothing),
-                }
-            };
-            let id = match self
-                .0
-                .newest
-                .try_get_with(path.into(), asking)
-                .await
-                .map_err(|error: Arc<Asked>| (*error).clone())
-            {
-                Ok(id) => id,
-                Err(Asked::Nothing) => return Ok(None),
-                Err(Asked::Failed(problem)) => return Err(problem),
-            };
-            let root = path
-                .rfind("/process-definition/")
-                .and_then(|at| path.get(..at));
-            let by_id = format!(
-                "{}/process-definition/{}",
-                root.unwrap_or_default(),
-                encoded(&id)
-            );
-            (
-                by_id,
-                Believed {
-                    id,
-                    key: None,
-                    by_key: Some(path.into()),
-                },
-            )
-        } else {
-            let id = path.rsplit('/').next().unwrap_or_default();
-            let id = percent_encoding::percent_decode_str(id)
-                .decode_utf8_lossy()
-                .as_ref()
-                .into();
-            let believed = Believed {
-                id,
-                key: None,
-                by_key: None,
-            };
-            (path.to_owned(), believed)
-        };
+        if !by_key {
+            return found(self.by_id(path).await);
+        }
         let asking = async {
+            let newest = self.ask::<Definition>(path).await?.ok_or(Asked::Nothing)?;
+            let root = path.rfind("/process-definition/");
+            let root = root.and_then(|at| path.get(..at)).unwrap_or_default();
+            let by_id = format!("{root}/process-definition/{}", encoded(&newest.id));
+            let Protected { names, believed } = self.by_id(&by_id).await?;
+            let believed = Believed {
+                id: newest.id,
+                key: believed.and_then(|it| it.key.clone()),
+                by_key: Some(path.into()),
+            };
+            Ok(Protected {
+                names,
+                believed: Some(Arc::new(believed)),
+            })
+        };
+        let newest = self.0.newest.try_get_with(path.into(), asking).await;
+        found(newest.map_err(|asked: Arc<Asked>| (*asked).clone()))
+    }
+
+    async fn by_id(&self, path: &str) -> Result<Protected, Asked> {
+        let asking = async {
+            let id = path.rsplit('/').next().unwrap_or_default();
+            let id = percent_decode_str(id).decode_utf8_lossy();
             let xml = self
                 .ask::<Xml>(&format!("{path}/xml"))
                 .await?
                 .ok_or(Asked::Nothing)?;
-            let key = match key_of(&believed.id) {
+            let key = match key_of(&id) {
                 Some(key) => Some(key.into()),
-                None => self.ask::<Definition>(&path).await?.and_then(|it| it.key),
+                None => self.ask::<Definition>(path).await?.and_then(|it| it.key),
             };
             let names = xml
                 .bpmn20_xml
@@ -307,23 +278,18 @@ impl Models {
                 .and_then(|xml| bpmn::initiators(xml, key.as_deref()))
                 .ok_or(Asked::Failed(Problem::ModelUnavailable))?;
             self.learn(&names, key.as_deref());
-            let names = names.into();
-            Ok(Model { key, names })
+            let believed = Believed {
+                id: id.into(),
+                key,
+                by_key: None,
+            };
+            Ok(Protected {
+                names: names.into(),
+                believed: Some(Arc::new(believed)),
+            })
         };
-        match self
-            .0
-            .names
-            .try_get_with(path.as_str().into(), asking)
-            .await
-            .map_err(|error: Arc<Asked>| (*error).clone())
-        {
-            Ok(Model { key, names }) => Ok(Some(Protected {
-                names: names.to_vec(),
-                believed: Some(Believed { key, ..believed }),
-            })),
-            Err(Asked::Nothing) => Ok(None),
-            Err(Asked::Failed(problem)) => Err(problem),
-        }
+        let kept = self.0.by_id.try_get_with(path.into(), asking).await;
+        kept.map_err(|asked: Arc<Asked>| (*asked).clone())
     }
 
     /// Which instance a later write is about.
@@ -435,6 +401,13 @@ impl Models {
             return;
         }
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        if names
+            .iter()
+            .all(|name| key.is_some_and(|key| known.is_used(name, key)))
+        {
+            return;
+        }
+        let known = Arc::make_mut(&mut known);
         let was_full = known.size >= MAX_KNOWN;
         known.add(names, key);
         if !was_full && known.size >= MAX_KNOWN {
@@ -447,7 +420,37 @@ impl Models {
     }
 }
 
+impl Protected {
+    fn named(names: Vec<Box<str>>) -> Self {
+        Self {
+            names: names.into(),
+            believed: None,
+        }
+    }
+
+    fn add(&mut self, others: Vec<Box<str>>) {
+        if !others.is_empty() {
+            self.names = self.names.iter().cloned().chain(others).collect();
+        }
+    }
+}
+
+/// No such definition is no failure.
+fn found(kept: Result<Protected, Asked>) -> Result<Option<Protected>, Problem> {
+    match kept {
+        Ok(kept) => Ok(Some(kept)),
+        Err(Asked::Nothing) => Ok(None),
+        Err(Asked::Failed(problem)) => Err(problem),
+    }
+}
+
 impl Known {
+    /// Whether some model uses this name for its initiator.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.marks & mark(name) != 0 && self.keys_by_name.contains_key(name)
+    }
+
     fn given(names: Vec<String>) -> Self {
         let mut known = Self::default();
         for name in names {
@@ -464,6 +467,7 @@ impl Known {
             }
             if !self.keys_by_name.contains_key(name) {
                 self.size += 1;
+                self.marks |= mark(name);
             }
             let keys = self.keys_by_name.entry(name.clone()).or_default();
             if let Some(key) = key
@@ -481,10 +485,18 @@ impl Known {
     }
 }
 
+/// One of 64 bits, by a name's length and its ends.
+fn mark(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
+    let ends = end(bytes.first()) * 7 + end(bytes.last()) * 3;
+    1 << ((ends + bytes.len()) % 64)
+}
+
 impl std::fmt::Debug for Models {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Models")
-            .field("kept", &self.0.names.entry_count())
+            .field("kept", &self.0.by_id.entry_count())
             .finish_non_exhaustive()
     }
 }
@@ -554,22 +566,45 @@ struct Condition {
     process_definition_id: Option<Box<str>>,
 }
 
-/// The request's path below the engine's root, from the template and the parameters.
-fn path_of(matched: &Match) -> String {
+/// Whether the body names the definition: so it is in conditional starts.
+#[must_use]
+pub fn names_definition(matched: &Match) -> bool {
+    matched.operation.group == "Condition"
+}
+
+/// The definition that a body [names](names_definition), which has been read strictly.
+///
+/// # Errors
+/// [`Problem::BodyInvalid`] where it is no text.
+pub fn definition_in(body: &[u8]) -> Result<Option<Box<str>>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice::<Condition>(body)
+        .map(|condition| condition.process_definition_id)
+        .map_err(|error| Problem::BodyInvalid(error.to_string().into()))
+}
+
+/// The path, below the engine's root, of what the last segment of the request's is done to: from the template and
+/// the parameters.
+fn definition_of(matched: &Match) -> String {
+    let mut path = engine_of(matched);
+    path.reserve(128);
     let mut params = matched.params.iter();
-    let segments = matched.operation.path.split('/').skip(1).map(|segment| {
+    let template = matched.operation.path;
+    let parent = template
+        .rsplit_once('/')
+        .map_or(template, |(parent, _)| parent);
+    for segment in parent.split('/').skip(1) {
+        path.push('/');
         if segment.starts_with('{') {
-            params
-                .next()
-                .map(|(_, value)| encoded(value))
-                .unwrap_or_default()
+            let value = params.next().map_or("", |(_, value)| value);
+            path.extend(utf8_percent_encode(value, RESERVED));
         } else {
-            segment.to_owned()
+            path.push_str(segment);
         }
-    });
-    segments.fold(engine_of(matched), |path, segment| {
-        format!("{path}/{segment}")
-    })
+    }
+    path
 }
 
 /// `/engine/{name}` where the request had it.
@@ -579,12 +614,6 @@ fn engine_of(matched: &Match) -> String {
         .as_deref()
         .map(|name| format!("/engine/{}", encoded(name)))
         .unwrap_or_default()
-}
-
-fn parent(path: &str) -> String {
-    path.rsplit_once('/')
-        .map_or(path, |(parent, _)| parent)
-        .to_owned()
 }
 
 fn by_key(matched: &Match) -> bool {

@@ -57,7 +57,7 @@ struct Fields {
     business_key: OnceLock<String>,
     event: OnceLock<String>,
     reason: OnceLock<String>,
-    believed: OnceLock<Believed>,
+    believed: OnceLock<Arc<Believed>>,
     model_changed: OnceLock<()>,
     permit: OnceLock<CallerPermit>,
 }
@@ -100,7 +100,7 @@ impl Findings {
     }
     finding! {
         /// The definition whose model was asked for before a start.
-        believed, note_believed, Believed
+        believed, note_believed, Arc<Believed>
     }
     finding! {
         /// That the engine started another definition than that.

@@ -17,8 +17,8 @@
 //! **Why no parser underneath.** `serde_json`'s `RawValue` finds values by offset too, but a pass over
 //! each nested place starts again from its beginning, it bounds the depth at 128 and recurses, it does
 //! not look into strings (a lone surrogate passes), and it drops where the commas are, which is what an
-//! edit needs. The [`Reader`] here goes over each byte once and keeps nothing but the spans of the names
-//! of the objects it is in. The tests hold it against `serde_json`, for what is accepted and for what
+//! edit needs. The [`Reader`] here goes over each byte once and keeps nothing but the names of the objects
+//! it is in. The tests hold it against `serde_json`, for what is accepted and for what
 //! an edited text means.
 //!
 //! Numbers are never converted: they stay the text they are, beyond `f64` too.
@@ -52,15 +52,14 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::collections::HashSet;
 use std::ops::Range;
 
 mod error;
+mod plain;
 mod scan;
 
 pub use error::SpliceError;
-use scan::unescape;
 
 /// The deepest nesting that is read: the engine's own bound (engine fact "nesting > 1000": 500).
 pub const MAX_DEPTH: usize = 1000;
@@ -115,8 +114,8 @@ pub struct Reader<'a> {
     depth: usize,
     /// A bit per open container: set for an object.
     objects: [u64; MAX_DEPTH.div_ceil(64)],
-    /// The spans of the names of all objects being walked; each object has its tail of the list.
-    names: Vec<Range<usize>>,
+    /// The names of all objects being walked, and where they begin; each object has its tail of the list.
+    names: Vec<(usize, Cow<'a, str>)>,
     /// The members of walked objects so far.
     members: usize,
     refused_ending: Option<&'static str>,
@@ -205,23 +204,23 @@ impl<'a> Reader<'a> {
         }
         loop {
             self.blanks();
+            let begin = self.at;
             let name = self.name()?;
             self.members += 1;
             if self.members > MAX_MEMBERS {
-                return Err(SpliceError::TooMany { at: name.start }.into());
+                return Err(SpliceError::TooMany { at: begin }.into());
             }
-            self.names.push(name.clone());
             if let Some(from) = leading.take() {
-                self.cut(from..name.start);
+                self.cut(from..begin);
             }
-            let unescaped = unescape(self.text, &name)?;
-            match member(self, &unescaped)? {
+            match member(self, &name)? {
                 Fate::Keep => object.occupied = true,
                 // Behind a member that stays: the comma before goes.
                 Fate::Remove if object.occupied => self.cut(object.end..self.at),
                 // In front of all that stay: the comma behind goes, up to the next name.
-                Fate::Remove => leading = Some(name.start),
+                Fate::Remove => leading = Some(begin),
             }
+            self.names.push((begin, name));
             object.end = self.at;
             self.blanks();
             match self.byte() {
@@ -335,9 +334,7 @@ impl<'a> Reader<'a> {
         if self.byte() != Some(b'"') {
             return self.expected("a string");
         }
-        let begin = self.at;
-        self.string()?;
-        unescape(self.text, &(begin..self.at))
+        self.text()
     }
 
     /// Puts members, written as JSON (`"a":1,"b":2`), behind the last of an object that has just been
@@ -388,38 +385,24 @@ impl<'a> Reader<'a> {
 
     /// Refuses a name that occurs twice among those from `first` on.
     ///
-    /// A few names are compared pairwise; many are sorted by a keyed hash (keyed, so that nobody can
-    /// send names that collide), which costs 32 bytes a name and no quadratic time.
+    /// A few names are compared pairwise; many are looked up by a keyed hash (keyed, so that nobody can
+    /// send names that collide), which takes no quadratic time.
     fn unique(&self, first: usize) -> Result<(), SpliceError> {
         let names = self.names.get(first..).unwrap_or_default();
-        if names.len() <= FEW {
-            return self.distinct(&names.iter());
+        let again = if names.len() <= FEW {
+            let mut named = names.iter().enumerate();
+            named.find_map(|(index, again)| {
+                let mut before = names.iter().take(index);
+                before.any(|(_, name)| *name == again.1).then_some(again)
+            })
+        } else {
+            let mut seen = HashSet::with_capacity(names.len());
+            names.iter().find(|(_, name)| !seen.insert(&**name))
+        };
+        match again {
+            Some((at, name)) => Err(SpliceError::duplicate(name, *at)),
+            None => Ok(()),
         }
-        let hasher = RandomState::new();
-        let mut hashed = names
-            .iter()
-            .map(|name| Ok((hasher.hash_one(&*unescape(self.text, name)?), name)))
-            .collect::<Result<Vec<_>, SpliceError>>()?;
-        hashed.sort_unstable_by_key(|(hash, name)| (*hash, name.start));
-        hashed
-            .chunk_by(|(one, _), (other, _)| one == other)
-            .try_for_each(|alike| self.distinct(&alike.iter().map(|(_, name)| *name)))
-    }
-
-    /// Refuses the first name that equals one before it.
-    fn distinct<'n>(
-        &self,
-        names: &(impl Iterator<Item = &'n Range<usize>> + Clone),
-    ) -> Result<(), SpliceError> {
-        for (index, name) in names.clone().enumerate().skip(1) {
-            let unescaped = unescape(self.text, name)?;
-            for earlier in names.clone().take(index) {
-                if unescape(self.text, earlier)? == unescaped {
-                    return Err(SpliceError::duplicate(&unescaped, name.start));
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,6 @@
 //!
 //! Stands above the path rewrite, as it must know the public prefix.
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -331,12 +330,14 @@ impl Links {
                 return Ok(Response::from_parts(head, Body::stream(whole)));
             }
         }
-        if let Some((models, findings)) = believing {
-            compare(&models, &findings, &collected).await;
-        }
-        let bytes = self
-            .in_json(&collected)
-            .map_or_else(|| collected.freeze(), Bytes::from);
+        let bytes = {
+            let read = Read::of(&collected);
+            if let Some((models, findings)) = believing {
+                compare(&models, &findings, &read).await;
+            }
+            self.in_json(&read).map(Bytes::from)
+        };
+        let bytes = bytes.unwrap_or_else(|| collected.freeze());
         if head.headers.contains_key(CONTENT_LENGTH) {
             head.headers.insert(CONTENT_LENGTH, bytes.len().into());
         }
@@ -344,29 +345,24 @@ impl Links {
     }
 
     /// The document with its links changed; `None` where there is nothing to change.
-    fn in_json(&self, json: &[u8]) -> Option<Vec<u8>> {
-        #[derive(Deserialize)]
-        struct Linked<'a> {
-            #[serde(borrow)]
-            links: Vec<Link<'a>>,
-        }
+    fn in_json(&self, read: &Read<'_>) -> Option<Vec<u8>> {
         #[derive(Deserialize)]
         struct Link<'a> {
             #[serde(borrow)]
             href: &'a RawValue,
         }
-        let text = std::str::from_utf8(json).ok()?;
-        let linked: Linked<'_> = serde_json::from_str(text).ok()?;
+        let json = read.text.as_bytes();
+        let links: Vec<Link<'_>> = serde_json::from_str(read.members.links?.get()).ok()?;
         let mut changed = Vec::with_capacity(json.len() + 64);
         let mut rest = 0;
-        for Link { href } in linked.links {
+        for Link { href } in links {
             let raw = href.get();
             let address: String = serde_json::from_str(raw).ok()?;
             let Some(public) = self.public(&address) else {
                 continue;
             };
-            // `raw` borrows from `text`, so the difference is its offset there.
-            let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+            // `raw` borrows from the text, so the difference is its offset there.
+            let start = (raw.as_ptr() as usize).checked_sub(json.as_ptr() as usize)?;
             changed.extend_from_slice(json.get(rest..start)?);
             changed.extend(serde_json::to_vec(&public).ok()?);
             rest = start.checked_add(raw.len())?;
@@ -388,18 +384,37 @@ async fn unseen(believing: Option<&(Models, Findings)>) {
     }
 }
 
-/// Whether the engine started the definition whose model was asked for.
-async fn compare(models: &Models, findings: &Findings, answer: &[u8]) {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Started<'a> {
-        #[serde(borrow)]
-        definition_id: Cow<'a, str>,
+/// An answer with links, as far as it is looked into; nothing of it where it is no JSON object.
+#[derive(Default)]
+struct Read<'a> {
+    text: &'a str,
+    members: Members<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Members<'a> {
+    #[serde(borrow)]
+    links: Option<&'a RawValue>,
+    #[serde(borrow)]
+    definition_id: Option<&'a RawValue>,
+}
+
+impl<'a> Read<'a> {
+    fn of(json: &'a [u8]) -> Self {
+        let Ok(text) = std::str::from_utf8(json) else {
+            return Self::default();
+        };
+        let members = serde_json::from_str(text).unwrap_or_default();
+        Self { text, members }
     }
-    if let (Some(believed), Ok(started)) = (
-        findings.believed(),
-        serde_json::from_slice::<Started<'_>>(answer),
-    ) && models.started(believed, &started.definition_id).await
+}
+
+/// Whether the engine started the definition whose model was asked for.
+async fn compare(models: &Models, findings: &Findings, answer: &Read<'_>) {
+    if let (Some(believed), Some(id)) = (findings.believed(), answer.members.definition_id)
+        && let Ok(started) = serde_json::from_str::<String>(id.get())
+        && models.started(believed, &started).await
     {
         findings.note_model_changed(());
         tracing::warn!("the engine started a newer definition than the model that was asked for");

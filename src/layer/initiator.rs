@@ -84,12 +84,14 @@ use super::Checked;
 use crate::access::Access;
 use crate::identity::Identity;
 use crate::initiator::{Plan, Rules, Settings, plan};
-use crate::json_body::{JsonBodies, Memory, declare};
+use crate::json_body::{JsonBodies, declare};
 use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
-use crate::request_info::Findings;
+use reading::Reading;
+
+mod reading;
 
 /// Writes and protects the initiator; see the [module](self).
 #[derive(Debug, Clone)]
@@ -222,7 +224,7 @@ where
         let mut inner = self.take_ready();
         InitiatorFuture::collecting(Box::pin(async move {
             // The memory is held until the engine has answered: only then has it all of the body.
-            let (request, _memory) = rewrite(request, rules, &caller, &shared).await?;
+            let (request, _reading) = rewrite(request, rules, caller, shared).await?;
             inner.call(request).await.map_err(Into::into)
         }))
     }
@@ -244,7 +246,7 @@ impl Shared {
         };
         let name = matched.param("varName")?;
         let writes = matched.operation.body_paths.contains(&BodyPath::Segment);
-        (writes && self.settings.protect_later_writes && models.knows(name))
+        (writes && self.settings.protect_later_writes && models.known().contains(name))
             .then(|| (models.clone(), matched.clone()))
     }
 }
@@ -255,7 +257,7 @@ impl Models {
         let Some(name) = matched.param("varName") else {
             return Ok(());
         };
-        let protected = self.protected(matched, &[], vec![name.into()]).await?;
+        let protected = self.protected(matched, None, vec![name.into()]).await?;
         if protected.names.iter().any(|known| **known == *name) {
             return Err(Problem::ProtectedVariable(name.into()));
         }
@@ -269,66 +271,69 @@ struct Caller {
     access: Access,
 }
 
-/// Reads a request's body and puts the one to send in its place.
+/// Reads a request's body and puts the one to send in its place; what is returned beside holds its memory.
 async fn rewrite<B>(
     request: Request<B>,
     rules: Rules,
-    caller: &Caller,
-    shared: &Shared,
-) -> Result<(Request<B>, Memory), Problem>
+    caller: Caller,
+    shared: Arc<Shared>,
+) -> Result<(Request<B>, Arc<Reading>), Problem>
 where
     B: Body<Data = Bytes> + From<Bytes>,
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = request.into_parts();
-    let (received, memory) = shared.bodies.read(&head.headers, body).await?;
+    let (body, memory) = shared.bodies.read(&head.headers, body).await?;
     caller.identity.check_not_long_over()?;
-    let apply = |model: &[Box<str>]| {
-        rules.apply(
-            &shared.settings,
-            &caller.identity,
-            &caller.access,
-            model,
-            head.extensions.get(),
-            &received,
-        )
+    let models = match (&shared.models, head.extensions.get::<Matched>()) {
+        (Some(models), Some(Matched::Operation(matched))) => Some((models, matched)),
+        _ => None,
     };
-    // The engine is asked for the model only once everything else has been checked.
-    let mut rewritten = apply(&[])?;
-    if let (Some(models), Some(Matched::Operation(matched))) =
-        (&shared.models, head.extensions.get::<Matched>())
-    {
+    // A model that is known need not be asked for: then one look at the body is enough.
+    let kept = match models {
+        Some((models, matched)) => models.kept(matched).await,
+        None => None,
+    };
+    let reading = Arc::new(Reading {
+        rules,
+        caller,
+        shared: Arc::clone(&shared),
+        known: models.map(|(models, _)| models.known()),
+        findings: head.extensions.get().cloned(),
+        body,
+        _memory: memory,
+    });
+    let names = kept.as_ref().map(|kept| kept.names.clone());
+    let mut applied = reading.read(names.unwrap_or_default()).await?;
+    if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
-            models.protect_name_in_path(&matched).await?;
+            Box::pin(models.protect_name_in_path(&matched)).await?;
         }
-        let seen = if models.know_any() {
-            let meant = |name: &str| models.knows(name);
-            rules.names_in(
-                &shared.settings,
-                &caller.identity,
-                &caller.access,
-                meant,
-                &received,
-            )
-        } else {
-            Vec::new()
+        let protected = match kept {
+            Some(kept) if applied.seen.is_empty() => kept,
+            // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
+            _ => {
+                let definition = reading.definition(matched).await?;
+                let asking =
+                    Box::pin(models.protected(matched, definition.as_deref(), applied.seen));
+                let protected = asking.await?;
+                if !protected.names.is_empty() {
+                    applied.body = reading.read(protected.names.clone()).await?.body;
+                }
+                protected
+            }
         };
-        let protected = models.protected(matched, &received, seen).await?;
-        if !protected.names.is_empty() {
-            rewritten = apply(&protected.names)?;
-        }
-        if let (Some(believed), Some(findings)) =
-            (protected.believed, head.extensions.get::<Findings>())
-        {
+        if let (Some(believed), Some(findings)) = (protected.believed, &reading.findings) {
             findings.note_believed(believed);
         }
     }
-    if let (Some(metrics), Some(_)) = (&shared.metrics, &rewritten) {
+    if let (Some(metrics), Some(_)) = (&shared.metrics, &applied.body) {
         metrics.rewrote_body();
     }
-    let body = rewritten.map_or_else(|| received.clone(), Bytes::from);
+    let body = applied.body;
+    let body = body.map_or_else(|| reading.body.clone(), Bytes::from);
     declare(&mut head.headers, &body);
-    Ok((Request::from_parts(head, B::from(body)), memory))
+    Ok((Request::from_parts(head, B::from(body)), reading))
 }
 
 /// Refuses a variable by upload to those who may not run code: a part of it may name a Java class that the

@@ -82,7 +82,7 @@ async fn a_start_by_key_asks_for_the_newest_and_its_model_once() {
     ]);
     let start = matched(Method::POST, "/process-definition/key/order/start");
     for round in 0..2 {
-        let protected = models.protected(&start, b"{}", vec![]).await.unwrap();
+        let protected = models.protected(&start, None, vec![]).await.unwrap();
         assert_eq!(names(&protected), ["starter"]);
         assert_eq!(&*protected.believed.unwrap().id, "order:1:a");
         let want: &[&str] = if round == 0 {
@@ -98,11 +98,12 @@ async fn a_start_by_key_asks_for_the_newest_and_its_model_once() {
     // By id: the same model, kept by its id.
     let start = matched(Method::POST, &format!("{ORDER}/submit-form"));
     assert_eq!(
-        names(&models.protected(&start, b"{}", vec![]).await.unwrap()),
+        names(&models.protected(&start, None, vec![]).await.unwrap()),
         ["starter"]
     );
     assert!(asked.take().is_empty());
-    assert!(models.knows("starter") && models.knows("given") && !models.knows("other"));
+    let known = models.known();
+    assert!(known.contains("starter") && known.contains("given") && !known.contains("other"));
 }
 
 #[tokio::test]
@@ -122,7 +123,7 @@ async fn the_paths_asked_are_those_of_the_request() {
     ]);
     let path = "/engine/e%201/process-definition/key/%C3%B6%201/tenant-id/t/start";
     let protected = models
-        .protected(&matched(Method::POST, path), b"{}", vec![])
+        .protected(&matched(Method::POST, path), None, vec![])
         .await
         .unwrap();
     assert_eq!(names(&protected), ["s"]);
@@ -134,7 +135,7 @@ async fn an_unknown_definition_goes_on_and_any_other_failure_does_not() {
     let start = matched(Method::POST, "/process-definition/key/order/start");
     let (none, _) = models(&[]);
     assert!(
-        none.protected(&start, b"{}", vec![])
+        none.protected(&start, None, vec![])
             .await
             .unwrap()
             .names
@@ -187,7 +188,7 @@ async fn an_unknown_definition_goes_on_and_any_other_failure_does_not() {
     ] {
         let (models, asked) = models(&answers);
         for _ in 0..2 {
-            let failed = models.protected(&start, b"{}", vec![]).await;
+            let failed = models.protected(&start, None, vec![]).await;
             assert_eq!(failed.unwrap_err(), Problem::ModelUnavailable, "{row}");
             assert!(!asked.take().is_empty(), "{row}: a failure is not kept");
         }
@@ -207,17 +208,17 @@ async fn another_definition_than_believed_is_asked_for_anew() {
     ]);
     let start = matched(Method::POST, "/process-definition/key/order/start");
     let believed = models
-        .protected(&start, b"{}", vec![])
+        .protected(&start, None, vec![])
         .await
         .unwrap()
         .believed
         .unwrap();
     asked.take();
     assert!(!models.started(&believed, "order:1:a").await);
-    models.protected(&start, b"{}", vec![]).await.unwrap();
+    models.protected(&start, None, vec![]).await.unwrap();
     assert!(asked.take().is_empty());
     assert!(models.started(&believed, "order:2:b").await);
-    models.protected(&start, b"{}", vec![]).await.unwrap();
+    models.protected(&start, None, vec![]).await.unwrap();
     assert_eq!(asked.take(), ["/process-definition/key/order"]);
 }
 
@@ -336,7 +337,7 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
     ] {
         let seen = vec!["starter".into()];
         let protected = models
-            .protected(&matched(method, path), b"{}", seen)
+            .protected(&matched(method, path), None, seen)
             .await
             .unwrap();
         assert_eq!(names(&protected), want, "{path}");
@@ -344,7 +345,7 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
         let unseen = matched(Method::POST, "/task/1/complete");
         assert!(
             models
-                .protected(&unseen, b"{}", vec![])
+                .protected(&unseen, None, vec![])
                 .await
                 .unwrap()
                 .names
@@ -353,9 +354,7 @@ async fn a_later_write_protects_the_names_of_its_own_model_alone() {
         assert!(asked.take().is_empty(), "nothing seen, nothing asked");
     }
     let fails = matched(Method::POST, "/task/7/complete");
-    let failed = models
-        .protected(&fails, b"{}", vec!["starter".into()])
-        .await;
+    let failed = models.protected(&fails, None, vec!["starter".into()]).await;
     assert_eq!(failed.unwrap_err(), Problem::ModelUnavailable);
 }
 
@@ -381,11 +380,11 @@ async fn after_a_migration_the_name_of_the_version_before_is_protected_too() {
     ]);
     for id in ["order:1:a", "stranger:1:c"] {
         let start = matched(Method::POST, &format!("/process-definition/{id}/start"));
-        models.protected(&start, b"{}", vec![]).await.unwrap();
+        models.protected(&start, None, vec![]).await.unwrap();
     }
     let complete = matched(Method::POST, "/task/1/complete");
     let seen = ["starter", "other", "elsewhere"].map(Into::into).to_vec();
-    let protected = models.protected(&complete, b"{}", seen).await.unwrap();
+    let protected = models.protected(&complete, None, seen).await.unwrap();
     assert_eq!(names(&protected), ["starter", "other"]);
 }
 
@@ -401,15 +400,13 @@ fn names_and_keys_are_bounded_together() {
     assert!(known.is_used("starter", "0") && !known.is_used("starter", "9999"));
 }
 
-#[tokio::test]
-async fn a_condition_that_cannot_be_read_is_refused() {
-    let (models, _) = models(&[]);
-    let condition = matched(Method::POST, "/condition");
+#[test]
+fn a_condition_that_cannot_be_read_is_refused() {
     for body in [
         r#"{"processDefinitionId":7}"#,
         r#"{"processDefinitionId":"order:1:a","processDefinitionId":"b"}"#,
     ] {
-        let refused = models.protected(&condition, body.as_bytes(), vec![]).await;
+        let refused = definition_in(body.as_bytes());
         assert_eq!(refused.unwrap_err().code(), "body_invalid", "{body}");
     }
 }
@@ -420,10 +417,9 @@ async fn a_condition_that_names_its_definition_is_filled() {
     let (models, _) = models(&[("/process-definition/order:1:a/xml", 200, &order_xml)]);
     let condition = matched(Method::POST, "/condition");
     let body = br#"{"processDefinitionId":"order:1:a"}"#;
-    assert_eq!(
-        names(&models.protected(&condition, body, vec![]).await.unwrap()),
-        ["starter"]
-    );
+    let definition = definition_in(body).unwrap();
+    let protected = models.protected(&condition, definition.as_deref(), vec![]);
+    assert_eq!(names(&protected.await.unwrap()), ["starter"]);
 }
 
 #[tokio::test]
@@ -439,9 +435,9 @@ async fn what_is_believed_for_no_time_is_asked_each_time() {
     ];
     let (models, asked) = models_believing(&answers, Duration::ZERO);
     let start = matched(Method::POST, "/process-definition/key/order/start");
-    models.protected(&start, b"{}", vec![]).await.unwrap();
+    models.protected(&start, None, vec![]).await.unwrap();
     asked.take();
-    models.protected(&start, b"{}", vec![]).await.unwrap();
+    models.protected(&start, None, vec![]).await.unwrap();
     assert_eq!(asked.take(), ["/process-definition/key/order"]);
 }
 
@@ -449,6 +445,6 @@ async fn what_is_believed_for_no_time_is_asked_each_time() {
 async fn an_engine_that_refuses_our_account_is_called_so() {
     let (models, _) = models(&[("/process-definition/key/order", 401, "")]);
     let start = matched(Method::POST, "/process-definition/key/order/start");
-    let failed = models.protected(&start, b"{}", vec![]).await;
+    let failed = models.protected(&start, None, vec![]).await;
     assert_eq!(failed.unwrap_err(), Problem::EngineRejectedCredentials);
 }

@@ -1,11 +1,11 @@
 //! The tokens of RFC 8259, and the way in and out of containers.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
+use super::plain::plain;
 use super::{MAX_DEPTH, Reader, SpliceError};
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     pub(super) fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -58,26 +58,49 @@ impl Reader<'_> {
             .is_some_and(|word| word & (1 << (level % 64)) != 0)
     }
 
-    /// Reads a name and its colon; returns the name's span, quotes included.
-    pub(super) fn name(&mut self) -> Result<Range<usize>, SpliceError> {
+    /// Reads a name and its colon.
+    #[inline]
+    pub(super) fn name(&mut self) -> Result<Cow<'a, str>, SpliceError> {
         let begin = self.at;
         if self.byte() != Some(b'"') {
             return self.expected("a member's name in double quotes");
         }
-        self.string()?;
-        let name = begin..self.at;
+        let name = self.text()?;
         self.blanks();
         if self.byte() != Some(b':') {
             return self.expected("`:`");
         }
         self.at += 1;
-        if let Some(ending) = self.refused_ending {
-            let unescaped = unescape(self.text, &name)?;
-            if unescaped.ends_with(ending) {
-                return Err(SpliceError::name_refused(&unescaped, begin));
-            }
+        match self.refused_ending {
+            Some(ending) if name.ends_with(ending) => Err(SpliceError::name_refused(&name, begin)),
+            _ => Ok(name),
         }
-        Ok(name)
+    }
+
+    /// Reads a string, the reader standing before its quote, and returns it unescaped.
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<Cow<'a, str>, SpliceError> {
+        let begin = self.at;
+        let inside = self.text.get(begin + 1..).unwrap_or_default();
+        let end = plain(inside.as_bytes());
+        // Nearly every name and type is all plain text.
+        if inside.as_bytes().get(end) == Some(&b'"') {
+            self.at = begin + end + 2;
+            return Ok(Cow::Borrowed(inside.get(..end).unwrap_or_default()));
+        }
+        self.escaped_text().map(Cow::Owned)
+    }
+
+    #[inline(never)]
+    fn escaped_text(&mut self) -> Result<String, SpliceError> {
+        let begin = self.at;
+        self.string()?;
+        // Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
+        let quoted = self.text.get(begin..self.at).unwrap_or_default();
+        serde_json::from_str(quoted).map_err(|_| SpliceError::Syntax {
+            at: begin,
+            expected: "a string",
+        })
     }
 
     /// Reads a string, the reader standing before its quote.
@@ -85,19 +108,7 @@ impl Reader<'_> {
         let bytes = self.text.as_bytes();
         self.at += 1;
         loop {
-            // Most of a large body is plain text in strings: 16 bytes a step, which compiles to vectors.
-            while let Some(chunk) = bytes.get(self.at..).and_then(<[u8]>::first_chunk::<16>)
-                && !chunk
-                    .iter()
-                    .fold(false, |any, &byte| any | ends_plain_text(byte))
-            {
-                self.at += 16;
-            }
-            while let Some(byte) = self.byte()
-                && !ends_plain_text(byte)
-            {
-                self.at += 1;
-            }
+            self.at += plain(bytes.get(self.at..).unwrap_or_default());
             match self.byte() {
                 Some(b'"') => {
                     self.at += 1;
@@ -192,32 +203,4 @@ impl Reader<'_> {
         self.at += word.len();
         Ok(())
     }
-}
-
-/// The text of a string that has been read, its span quotes included.
-///
-/// Escapes are left to `serde_json`: a second reader, and an error of its refuses the body.
-pub(super) fn unescape<'a>(
-    text: &'a str,
-    span: &Range<usize>,
-) -> Result<Cow<'a, str>, SpliceError> {
-    let refused = || SpliceError::Syntax {
-        at: span.start,
-        expected: "a string",
-    };
-    let quoted = text.get(span.clone()).ok_or_else(refused)?;
-    if memchr::memchr(b'\\', quoted.as_bytes()).is_none() {
-        return quoted
-            .get(1..quoted.len().saturating_sub(1))
-            .map(Cow::Borrowed)
-            .ok_or_else(refused);
-    }
-    serde_json::from_str::<String>(quoted)
-        .map(Cow::Owned)
-        .map_err(|_| refused())
-}
-
-/// Whether a byte of a string is other than plain text: quote, backslash, control character.
-const fn ends_plain_text(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
 }

@@ -492,7 +492,8 @@ fn json() -> impl Strategy<Value = Json> {
             ][..]
         )
         .prop_map(Json::Bare),
-        "\\PC{0,20}|[a-c\"\\\\\u{0}-\u{1f}😀]{0,6}".prop_map(Json::Text),
+        "\\PC{0,20}|[a-cä]{30,90}[\"\\\\\u{0}-\u{1f}]?[a-c]{0,9}|[a-c\"\\\\\u{0}-\u{1f}😀]{0,6}"
+            .prop_map(Json::Text),
     ];
     leaf.prop_recursive(5, 40, 6, |inner| {
         prop_oneof![
@@ -568,7 +569,7 @@ proptest! {
         Json::Members(written.clone()).write(&mut { seed }, &mut text);
         let removed: Vec<&str> = removed.iter().map(String::as_str).collect();
         let append = if append { r#""zz":1e-999"# } else { "" };
-        let names: std::collections::HashSet<_> = written.iter().map(|(name, _)| name).collect();
+        let names: HashSet<_> = written.iter().map(|(name, _)| name).collect();
         let edited = edit(&text, &removed, append);
         if names.len() < written.len() {
             prop_assert!(matches!(edited, Err(SpliceError::Duplicate { .. })), "{}", text);

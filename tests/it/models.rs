@@ -108,6 +108,31 @@ async fn the_model_is_asked_after_every_check_and_once() {
     );
 }
 
+/// What is kept of a model makes one look at the body enough; what other versions name is protected all the same.
+#[tokio::test]
+async fn what_another_version_names_is_the_callers_too_when_the_newest_is_known() {
+    let world = world().await;
+    let path = "/api/process-definition/key/asked";
+    let first: Value = serde_json::from_slice(world.get(path).await.body()).unwrap();
+    let first = first["id"].as_str().unwrap();
+    let start = format!("/api/process-definition/{first}/start");
+    let answer = world.json(Method::POST, &start, &json!({})).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let second = MODEL.replace("\"starter\"", "\"requester\"");
+    world.engine.deploy(&second, None).unwrap();
+    world.started(&json!({})).await;
+    world.engine.forget_requests();
+    let other = json!({"variables": {"n": {"value": 1}}});
+    let (_, variables) = world.started(&other).await;
+    assert_eq!(variables["starter"], Value::Null);
+    assert_eq!(variables["requester"]["value"], "alice");
+    let forged = json!({"variables": {"starter": {"value": "eve"}, "requester": {"value": "eve"}}});
+    let (_, variables) = world.started(&forged).await;
+    for name in ["starter", "requester", "initiator"] {
+        assert_eq!(variables[name]["value"], "alice", "{name}");
+    }
+}
+
 #[tokio::test]
 async fn an_engine_that_does_not_show_the_model_starts_nothing() {
     let world = world().await;

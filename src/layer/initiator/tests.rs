@@ -540,3 +540,42 @@ fn a_body_that_arrives_long_after_its_tokens_end_starts_nothing() {
         }
     }
 }
+
+/// How often another task had its turn while a body was read, on the only worker there is.
+async fn turns_of_others(body: String) -> u32 {
+    let echo = tower::service_fn(|request: Request<Script>| async {
+        Ok::<_, Problem>(Response::new(request.into_body()))
+    });
+    let bodies = JsonBodies::new(16 << 20);
+    let mut service = InitiatorLayer::new(Settings::default(), bodies).layer(echo);
+    let length = body.len();
+    let request = post(
+        START,
+        &[("content-type", "application/json")],
+        Script::of(&[&body]),
+    );
+    let mut turns = 0;
+    let others = async {
+        loop {
+            tokio::task::yield_now().await;
+            turns += 1;
+        }
+    };
+    let sent = tokio::select! {
+        answer = service.call(request) => answer.unwrap().into_body().text(),
+        () = others => unreachable!("they never end"),
+    };
+    assert!(sent.len() > length && sent.contains(r#""initiator":{"value":"alice""#));
+    turns
+}
+
+#[tokio::test]
+async fn a_large_body_does_not_hold_up_its_worker_and_a_small_one_is_read_at_once() {
+    let body = |lines: usize| {
+        let lines = vec![r#""a line of an order""#; lines].join(",");
+        format!(r#"{{"variables":{{"lines":{{"value":[{lines}]}}}}}}"#)
+    };
+    assert!(turns_of_others(body(1000)).await <= 1);
+    let turns = turns_of_others(body(700_000)).await;
+    assert!(turns > 10, "{turns}");
+}
