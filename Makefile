@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench bench-instructions client client-samples
+.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench bench-instructions bench-peers client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -119,13 +119,17 @@ format: ## Format the code
 	cargo fmt
 
 bench: ## Run the benches: each layer, and the gateway beside a bare forwarder
-	cargo bench --bench layers --bench gateway
+	cargo bench --bench layers
+	cargo bench --bench gateway
 
 bench-instructions: ## Count the instructions of a request, and compare: BLESS=--bless keeps the counts (needs valgrind)
 	@command -v valgrind >/dev/null && command -v gungraun-runner >/dev/null || { \
 	  echo 'hint: apt-get install valgrind; cargo install --locked gungraun-runner@0.20.0' >&2; exit 1; }
 	cargo bench --bench instructions -- --save-summary=json
 	@python3 benches/instructions.py $(BLESS)
+
+bench-peers: ## Measure beside nginx, Envoy, HAProxy, Spring Cloud Gateway, FastAPI: ARGS="--peers nginx --only get"
+	bench/peers/run $(ARGS)
 
 client: ## Check, build and test the TypeScript client (needs Node 20 or newer)
 	cargo build

@@ -70,9 +70,12 @@ struct Arguments {
     /// Lines whose name has this in it; all if not given
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Rounds of each line; the first besides warms up
+    /// Rounds of each line
     #[arg(long)]
     rounds: Option<usize>,
+    /// How long the round before them is, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    warm_up: Option<u64>,
     #[arg(long, default_value_t = 16)]
     connections: usize,
     /// How many workers the line `workers` holds against one
@@ -148,7 +151,7 @@ fn measure(arguments: &Arguments) -> Result<(), BoxError> {
             Ok(misses) if misses.is_empty() => {}
             Ok(misses) => notes.push(format!("{}: {}", peer.name, misses.join(", "))),
             Err(error) => {
-                notes.push(format!("{} is left out: it {error}", peer.name));
+                notes.push(format!("{} is left out: {error}", peer.name));
                 continue;
             }
         }
@@ -173,9 +176,11 @@ fn measure(arguments: &Arguments) -> Result<(), BoxError> {
 
 impl Arguments {
     fn plan(&self) -> Plan {
+        let round = Duration::from_millis(if self.bench { 1000 } else { 50 });
         Plan {
             rounds: self.rounds.unwrap_or(if self.bench { 10 } else { 1 }),
-            round: Duration::from_millis(if self.bench { 1000 } else { 50 }),
+            round,
+            warm_up: self.warm_up.map_or(round, Duration::from_secs),
             connections: self.connections,
             in_turn: if self.bench { 10_000 } else { 20 },
             new: if self.bench { 2000 } else { 20 },

@@ -209,34 +209,36 @@ impl Contender {
         };
         let (status, body) = ask("GET", "/task", Some(tokens.hot()), &Body::default())?;
         if (status, body.len()) != (200, 1024) {
-            return Err(format!("answers a good token with {status}").into());
+            return Err(format!("it answers a good token with {status}").into());
         }
         let mut misses = Vec::new();
-        let (status, _) = ask("GET", "/task", None, &Body::default())?;
-        if !matches!(status, 401 | 403) {
-            misses.push("lets in who has no token");
-        }
         let forged = tokens.forged();
-        let (status, _) = ask("GET", "/task", Some(&forged), &Body::default())?;
-        if !matches!(status, 401 | 403) {
-            misses.push("lets in who forged a token");
+        for (token, misses_it) in [
+            (None, "lets in who has no token"),
+            (Some(forged.as_str()), "lets in who forged a token"),
+            (Some(tokens.expired()), "lets in whose token has expired"),
+        ] {
+            let (status, _) = ask("GET", "/task", token, &Body::default())?;
+            if !matches!(status, 401 | 403) {
+                misses.push(misses_it);
+            }
         }
         let lets_in = !misses.is_empty();
         // This one answers what it was sent.
         let echo = "/process-definition/key/echo/start";
         let (status, body) = ask("POST", echo, Some(tokens.hot()), &Body::start(9))?;
         if status != 200 {
-            return Err(format!("answers a start with {status}").into());
+            return Err(format!("it answers a start with {status}").into());
         }
         let sent: Value = serde_json::from_slice(&body)?;
         if sent["variables"]["initiator"]["value"] != Tokens::hot_subject() {
             misses.push("does not write the initiator");
         }
-        let told = misses.join(", ");
+        let told = format!("{} {}", self.name, misses.join(", "));
         match &self.kind {
             Kind::Gateway if !misses.is_empty() => Err(told.into()),
             Kind::Peer(_) if lets_in => Err(told.into()),
-            Kind::Forwarder if misses.len() != 3 => Err("the forwarder is not bare".into()),
+            Kind::Forwarder if misses.len() != 4 => Err("the forwarder is not bare".into()),
             Kind::Forwarder | Kind::Gateway | Kind::Peer(_) => Ok(misses),
         }
     }

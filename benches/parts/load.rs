@@ -58,20 +58,18 @@ pub struct Measured {
     pub load: f64,
 }
 
-pub fn connect(contender: &Contender, connections: usize) -> io::Result<Vec<Wire>> {
-    (0..connections)
-        .map(|_| Wire::connect(contender.address))
-        .collect()
-}
-
-/// Runs one round over these connections.
+/// Runs one round over so many connections, which are opened before it begins: who waits for its turn
+/// may close those of the round before.
 pub fn round(
     contender: &Contender,
-    wires: &mut [Wire],
+    connections: usize,
     requests: &Requests,
     drive: Drive,
     until: Until,
 ) -> io::Result<Measured> {
+    let mut wires = (0..connections)
+        .map(|_| Wire::connect(contender.address))
+        .collect::<io::Result<Vec<Wire>>>()?;
     let before = machine::cpu_time(contender.process);
     let begin = Instant::now();
     let sent = AtomicUsize::new(0);

@@ -19,7 +19,7 @@ pub const LINES: [&str; 5] = [
     "memory-idle",
     "memory-tokens",
     "memory-stream",
-    "startup",
+    "listening",
 ];
 
 /// Measures one of them.
@@ -106,7 +106,6 @@ fn kept_tokens(plan: &Plan, place: &Place<'_>) -> Result<Judged, BoxError> {
 
 fn streaming(plan: &Plan, place: &Place<'_>) -> Result<Judged, BoxError> {
     let (gateway, _) = place.gateway(1)?;
-    let mut wires = load::connect(&gateway, 4)?;
     let (hot, deployer) = (Some(place.tokens.hot()), Some(place.tokens.deployer()));
     let file = "/process-instance/1f2e/variables/file/data";
     let down = gateway.request("GET", file, hot, &Body::default());
@@ -117,7 +116,7 @@ fn streaming(plan: &Plan, place: &Place<'_>) -> Result<Judged, BoxError> {
     let before = machine::memory(gateway.process);
     for request in [down, up] {
         let (requests, until) = (Requests::new(vec![request]), Until::Count(plan.files));
-        load::round(&gateway, &mut wires, &requests, Drive::Kept, until)?;
+        load::round(&gateway, 4, &requests, Drive::Kept, until)?;
     }
     let more = machine::memory_peak(gateway.process) - before;
     let what = format!("highest RSS over rest, {} x 10 MB down and up", plan.files);

@@ -109,14 +109,14 @@ impl Report {
         for section in &self.sections {
             let _ = writeln!(text, "{}: {}", section.key, section.name);
             if !section.rows.is_empty() {
-                let _ = write!(text, "  {:24}", "");
+                let _ = write!(text, "  {:30}", "");
                 for (name, ..) in FIGURES {
                     let _ = write!(text, "{name:>16}");
                 }
                 text.push('\n');
             }
             for row in &section.rows {
-                let _ = write!(text, "  {:24}", row.contender);
+                let _ = write!(text, "  {:30}", row.contender);
                 for figure in row.medians() {
                     let _ = write!(text, "{figure:>16.1}");
                 }

@@ -24,6 +24,7 @@ pub struct Tokens {
     directory: PathBuf,
     key: ParsedPublicKey,
     deployer: String,
+    expired: String,
     all: Vec<String>,
 }
 
@@ -42,6 +43,7 @@ impl Tokens {
         let mut lines = text.lines().map(str::to_owned);
         let made: u64 = lines.next().ok_or("no time")?.parse()?;
         let deployer = lines.next().ok_or("no deployer")?;
+        let expired = lines.next().ok_or("no expired one")?;
         let all: Vec<String> = lines.collect();
         if now() > made + LIFE_SECONDS / 2 || all.len() < count {
             return Err("too old or too few".into());
@@ -52,6 +54,7 @@ impl Tokens {
             directory: directory.to_owned(),
             key,
             deployer,
+            expired,
             all,
         })
     }
@@ -69,6 +72,10 @@ impl Tokens {
     /// Of somebody with the role `deployer`.
     pub fn deployer(&self) -> &str {
         &self.deployer
+    }
+
+    pub fn expired(&self) -> &str {
+        &self.expired
     }
 
     pub fn all(&self) -> &[String] {
@@ -120,10 +127,9 @@ fn make(directory: &Path, count: usize) -> Result<(), BoxError> {
     let pem = pem.join("\n");
 
     let made = now();
-    let mut text = format!(
-        "{made}\n{}\n",
-        signed(&pair, made, "deployer", &["deployer"])
-    );
+    let deployer = signed(&pair, made, "deployer", &["deployer"]);
+    let expired = signed(&pair, made - 2 * LIFE_SECONDS, &person(0), &[]);
+    let mut text = format!("{made}\n{deployer}\n{expired}\n");
     for number in 0..count {
         text.push_str(&signed(&pair, made, &person(number), &[]));
         text.push('\n');
@@ -179,6 +185,6 @@ pub const AUDIENCE: &str = "bench";
 
 const KEY_ID: &str = "bench";
 const LIFE_SECONDS: u64 = 30 * 24 * 3600;
-const TOKENS: &str = "tokens";
+const TOKENS: &str = "tokens.txt";
 const JWKS: &str = "jwks.json";
 const DER: &str = "public.der";

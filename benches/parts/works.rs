@@ -9,12 +9,13 @@ use super::engine::FILE;
 use super::load::{self, Drive, Measured, Requests, Until};
 use super::report::{Judged, Row, Section, Spread};
 use super::tokens::Tokens;
-use super::wire::Wire;
 
 /// How much is measured.
 pub struct Plan {
     pub rounds: usize,
     pub round: Duration,
+    /// The round before the first; Java needs a longer one until its code is compiled.
+    pub warm_up: Duration,
     pub connections: usize,
     /// The tokens that are sent in turn.
     pub in_turn: usize,
@@ -143,7 +144,7 @@ impl Line {
             .into_iter()
             .chain(peers)
             .map(|contender| self.turn(plan, place.tokens, contender))
-            .collect::<Result<Vec<_>, BoxError>>()?;
+            .collect::<Vec<_>>();
         let (mut checks, mut notes) = (Vec::new(), Vec::new());
         // The first round of each warms up.
         for round in 0..=plan.rounds {
@@ -179,12 +180,7 @@ impl Line {
         })
     }
 
-    fn turn<'a>(
-        &self,
-        plan: &Plan,
-        tokens: &Tokens,
-        contender: &'a Contender,
-    ) -> Result<Turn<'a>, BoxError> {
+    fn turn<'a>(&self, plan: &Plan, tokens: &Tokens, contender: &'a Contender) -> Turn<'a> {
         let (path, nothing) = ("/task?assignee=alice", Body::default());
         let get = |token: &String| contender.request("GET", path, Some(token), &nothing);
         let hot = Some(tokens.hot());
@@ -213,19 +209,20 @@ impl Line {
             Asks::Download | Asks::Upload => plan.connections.min(4),
             Asks::Hot | Asks::InTurn | Asks::New | Asks::Start(_) => plan.connections,
         };
-        Ok(Turn {
+        Turn {
             contender,
-            wires: load::connect(contender, connections)?,
+            connections,
             requests: Requests::new(requests),
             measured: Vec::new(),
             failed: false,
-        })
+        }
     }
 
     fn until(&self, plan: &Plan, round: usize) -> Until {
         match (self.asks, self.drive) {
             (Asks::InTurn, _) if round == 0 => Until::Count(plan.in_turn),
             (Asks::New, _) => Until::Count(plan.new),
+            _ if round == 0 => Until::Time(plan.warm_up),
             // A thousand a second are few to tell one in a hundred from.
             (_, Drive::Rate(_)) => Until::Time(plan.round * 3),
             _ => Until::Time(plan.round),
@@ -274,16 +271,16 @@ impl Line {
 /// A contender with what it is sent and what was measured.
 struct Turn<'a> {
     contender: &'a Contender,
-    wires: Vec<Wire>,
+    connections: usize,
     requests: Requests,
     measured: Vec<Measured>,
     failed: bool,
 }
 
 impl Turn<'_> {
-    fn round(&mut self, line: &Line, until: Until) -> std::io::Result<Measured> {
-        let (wires, requests) = (&mut self.wires, &self.requests);
-        load::round(self.contender, wires, requests, line.drive, until)
+    fn round(&self, line: &Line, until: Until) -> std::io::Result<Measured> {
+        let (connections, requests) = (self.connections, &self.requests);
+        load::round(self.contender, connections, requests, line.drive, until)
     }
 
     fn row(self, line: &str) -> Row {
@@ -318,8 +315,8 @@ pub fn workers(plan: &Plan, place: &Place<'_>, workers: usize) -> Result<Section
     let ((one, _), (more, _)) = (with(1)?, with(workers)?);
     let hot = &LINES[0];
     let mut turns = [
-        hot.turn(plan, place.tokens, &one)?,
-        hot.turn(plan, place.tokens, &more)?,
+        hot.turn(plan, place.tokens, &one),
+        hot.turn(plan, place.tokens, &more),
     ];
     // The load stays off the cores of both.
     place.cores.divided(workers).load_here();
