@@ -45,9 +45,13 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The same on other cores.
-    pub fn with(&self, cores: Cores) -> Self {
-        Self { cores, ..*self }
+    /// The same on other cores, before another engine.
+    pub fn with(&self, cores: Cores, engine: SocketAddr) -> Self {
+        Self {
+            cores,
+            engine,
+            ..*self
+        }
     }
 
     pub fn forwarder(&self) -> Result<Contender, BoxError> {

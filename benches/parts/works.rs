@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bpmgate::body::BoxError;
 
-use super::contenders::{Body, Contender, Kind, Place};
+use super::contenders::{Body, Contender, Kind, Place, started};
 use super::engine::FILE;
 use super::load::{self, Drive, Measured, Requests, Until};
 use super::report::{Judged, Row, Section, Spread};
@@ -163,7 +163,9 @@ impl Line {
                 }
             }
             turns.retain(|turn| !turn.failed);
-            checks.push(place.tokens.signature_check());
+            if round > 0 {
+                checks.push(place.tokens.signature_check());
+            }
         }
         turns.sort_by_key(|turn| match turn.contender.kind {
             Kind::Forwarder => 0,
@@ -308,18 +310,21 @@ pub fn workers(plan: &Plan, place: &Place<'_>, workers: usize) -> Result<Section
         ));
         return Ok(section);
     }
+    // The load and an engine of its own stay off the cores of both.
+    let load = place.cores.divided(workers);
+    load.load_here();
+    let (_engine, engine) = started(&["--role", "engine"])?;
     let with = |workers: usize| {
-        let place = place.with(place.cores.divided(workers));
-        place.gateway(workers)
+        let cores = place.cores.divided(workers);
+        place.with(cores, engine).gateway(workers)
     };
     let ((one, _), (more, _)) = (with(1)?, with(workers)?);
+    load.load_here();
     let hot = &LINES[0];
     let mut turns = [
         hot.turn(plan, place.tokens, &one),
         hot.turn(plan, place.tokens, &more),
     ];
-    // The load stays off the cores of both.
-    place.cores.divided(workers).load_here();
     for round in 0..=plan.rounds {
         for turn in &mut turns {
             let measured = turn.round(hot, Until::Time(plan.round))?;
