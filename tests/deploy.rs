@@ -107,11 +107,10 @@ fn every_alert_is_in_the_operations_guide() {
 #[test]
 fn the_chart_and_the_image_are_of_this_version() {
     let chart = read("deploy/helm/bpmgate/Chart.yaml");
-    let version = env!("CARGO_PKG_VERSION");
-    assert!(
-        chart.contains(&format!("\nappVersion: {version}\n")),
-        "{chart}"
-    );
+    for key in ["version", "appVersion"] {
+        let line = format!("\n{key}: {}\n", env!("CARGO_PKG_VERSION"));
+        assert!(chart.contains(&line), "{chart}");
+    }
     let image = read("Dockerfile");
     let rust = env!("CARGO_PKG_RUST_VERSION");
     assert!(
