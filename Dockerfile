@@ -3,7 +3,8 @@
 # or by BPMGATE__* variables. tests/deploy/test_image.py runs these lines without a container engine.
 
 # The Rust of `rust-version` in Cargo.toml, and the Debian of the image below: the binary links its C library.
-FROM docker.io/library/rust:1.95-slim-trixie AS build
+# Not its `slim` kind: jemalloc is built by make.
+FROM docker.io/library/rust:1.95-trixie AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
