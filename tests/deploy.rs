@@ -61,8 +61,12 @@ fn every_log_event_of_the_source_is_in_the_operations_guide_with_its_level() {
     let mut told = BTreeSet::new();
     for (level, message, place) in log_events() {
         // Markdown's way to have backticks in code.
-        let ticks = if message.contains('`') { "``" } else { "`" };
-        let row = format!("| {level} | {ticks}{message}{ticks} |");
+        let code = if message.contains('`') {
+            format!("`` {message} ``")
+        } else {
+            format!("`{message}`")
+        };
+        let row = format!("| {level} | {code} |");
         assert!(
             guide.contains(&row),
             "{place}: no row in docs/operations.md begins with {row}"
