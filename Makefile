@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api lint format bench bench-instructions bench-peers client client-samples
+.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api test-deploy deploy-tools release-facts lint format bench bench-instructions bench-peers client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -39,10 +39,11 @@ run: ## Run the gateway with ./config.toml
 check: ## Check ./config.toml and print what is in effect
 	cargo run -- check $(ARGS)
 
-test: jdk node ## Run every test: Rust, a real engine, the TypeScript client, a browser (needs a JDK 17, Maven, Node.js, Chromium)
+test: jdk node ## Run every test: Rust, a real engine, the TypeScript client, a browser, deployment (needs a JDK 17, Maven, Node.js, Chromium)
 	cargo test --all-features
 	@$(MAKE) --no-print-directory client test-browser
 	@ENGINE=operaton $(MAKE) --no-print-directory test-browser
+	@$(MAKE) --no-print-directory test-deploy
 
 test-rust: ## Run the tests that need nothing but Rust
 	cargo test
@@ -90,6 +91,35 @@ fuzz-api: ## Fuzz the workflow API by its OpenAPI document: EXAMPLES=100 SEED=1,
 	@test -x target/fuzz-api/bin/schemathesis || { \
 	  python3 -m venv target/fuzz-api && target/fuzz-api/bin/pip install -q schemathesis==4.32.5; }
 	ENGINE=$(ENGINE) target/fuzz-api/bin/python tests/api/fuzz.py target/debug/bpmgate $(EXAMPLES) $(SEED)
+
+TOOLS := target/tools
+# `go install` into our own folder; the versions are fixed, as others find other things.
+GO_INSTALL := GOBIN=$(CURDIR)/$(TOOLS) go install
+DEPLOY_TOOLS := helm compose-spec actionlint promtool
+
+deploy-tools: ## Build what test-deploy needs into target/tools (needs Go and Python; promtool is Debian's `prometheus`)
+	@command -v go >/dev/null || { echo 'error: helm is built from its source, which needs Go 1.26 or newer' >&2; exit 1; }
+	@test -x $(TOOLS)/helm || command -v helm >/dev/null || $(GO_INSTALL) helm.sh/helm/v4/cmd/helm@v4.3.1
+	@test -x $(TOOLS)/actionlint || $(GO_INSTALL) github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	@test -x $(TOOLS)/compose-spec || { $(GO_INSTALL) github.com/compose-spec/compose-go/v2/cmd@v2.16.2 && mv $(TOOLS)/cmd $(TOOLS)/compose-spec; }
+	@test -x $(TOOLS)/venv/bin/python || { \
+	  python3 -m venv $(TOOLS)/venv && $(TOOLS)/venv/bin/pip install -q kubernetes-validate==1.37.0; }
+
+test-deploy: ## Check image, chart, compose file, systemd unit, alert rules and workflows (needs deploy-tools, promtool)
+	@missing=; for tool in $(DEPLOY_TOOLS); do \
+	  test -x $(TOOLS)/$$tool || command -v $$tool >/dev/null || missing="$$missing $$tool"; \
+	done; \
+	test -x $(TOOLS)/venv/bin/python || missing="$$missing kubernetes-validate"; \
+	if test -n "$$missing"; then \
+	  echo "warning: what is deployed is not tested, there is no$$missing" >&2; \
+	  echo 'hint: apt-get install --no-install-recommends prometheus && make deploy-tools' >&2; \
+	  test "$$CI" != true; exit $$?; \
+	fi; \
+	cargo build && cd tests/deploy && ../../$(TOOLS)/venv/bin/python -B -m unittest
+
+release-facts: ## Build the release binary; print its size, libraries, start time and memory
+	cargo build --release
+	@cd tests/deploy && python3 -B release.py
 
 jdk:
 	@command -v mvn >/dev/null && javac -version 2>&1 | awk '{exit !($$1 == "javac" && int($$2) >= 17)}' || { \

@@ -8,15 +8,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use http::Method;
 
 use crate::config::{ConfigError, HttpUrl, Loaded, Warning, load};
 
 mod check;
+mod completions;
 mod demo;
 mod explain_request;
 mod explain_token;
 mod health;
+mod man;
 mod schema;
 mod serve;
 
@@ -34,6 +37,8 @@ pub fn run() -> ExitCode {
         Command::ExplainRequest(explain) => explain_request::run(explain),
         Command::Health(config) => health::run(config),
         Command::Schema => schema::run(),
+        Command::Completions(completions) => completions::run(completions.shell),
+        Command::Man => man::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +75,10 @@ enum Command {
     Health(ConfigFile),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Print what a shell needs to complete this command line
+    Completions(Completions),
+    /// Print the manual page, as roff
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +145,13 @@ struct Demo {
     /// Use the engine at this URL instead of the small one in memory
     #[arg(long, value_name = "URL", value_parser = engine_url)]
     engine: Option<HttpUrl>,
+}
+
+#[derive(Debug, Args)]
+struct Completions {
+    /// The shell that is to complete
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
 }
 
 impl ConfigFile {

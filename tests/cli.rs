@@ -261,3 +261,99 @@ fn the_example_file_passes_check_as_it_is() {
     let run = Here::new().run(&["check", "--config", example], &[]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn completions_know_every_command_in_every_shell() {
+    let here = Here::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let run = here.run(&["completions", shell], &[]);
+        assert_eq!((run.code, &*run.stderr), (Some(0), ""), "{shell}");
+        for word in ["explain-request", "completions", "--config", "--issuers"] {
+            // fish writes options without their dashes.
+            let word = if shell == "fish" {
+                word.trim_start_matches('-')
+            } else {
+                word
+            };
+            assert!(run.stdout.contains(word), "{shell} {word}");
+        }
+    }
+    let run = here.run(&["completions", "tcsh"], &[]);
+    assert_eq!((run.code, &*run.stdout), (Some(2), ""));
+}
+
+#[test]
+fn bash_takes_the_completions() {
+    let here = Here::new();
+    let script = here.run(&["completions", "bash"], &[]).stdout;
+    std::fs::write(here.path().join("bpmgate.bash"), script).unwrap();
+    let ask = "source ./bpmgate.bash; COMP_WORDS=(bpmgate explain-r); COMP_CWORD=1; \
+               _bpmgate bpmgate explain-r bpmgate; echo \"${COMPREPLY[*]}\"";
+    let bash = Command::new("bash")
+        .args(["--norc", "-c", ask])
+        .current_dir(here.path())
+        .output();
+    // Where there is no bash, nobody needs them.
+    let Ok(output) = bash else { return };
+    assert_eq!(Run::of(&output).stdout, "explain-request\n");
+}
+
+#[test]
+fn the_manual_page_has_every_command_and_no_line_that_roff_would_eat() {
+    let here = Here::new();
+    let page = here.run(&["man"], &[]);
+    assert_eq!((page.code, &*page.stderr), (Some(0), ""));
+    let help = here.run(&["--help"], &[]).stdout;
+    let commands = help
+        .split("Commands:\n")
+        .nth(1)
+        .unwrap()
+        .split("\n\n")
+        .next()
+        .unwrap();
+    let names = commands
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help");
+    let mut count = 0;
+    for name in names {
+        let heading = format!("\n.SS {}\n", name.replace('-', "\\-"));
+        let plain = format!("\n.SS {name}\n");
+        assert!(
+            page.stdout.contains(&heading) || page.stdout.contains(&plain),
+            "{name}"
+        );
+        count += 1;
+    }
+    assert!(count >= 9, "{commands}");
+    for section in [
+        "NAME",
+        "SYNOPSIS",
+        "OPTIONS",
+        "COMMANDS",
+        "FILES",
+        "ENVIRONMENT",
+        "\"EXIT STATUS\"",
+    ] {
+        assert!(
+            page.stdout.contains(&format!("\n.SH {section}\n")),
+            "{section}"
+        );
+    }
+    // A request of roff is known, or the line is lost.
+    for line in page
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with(['.', '\'']))
+    {
+        let request = line.split(' ').next().unwrap();
+        assert!(
+            [
+                ".TH", ".SH", ".SS", ".TP", ".ie", ".el", ".RS", ".RE", ".IP", ".br"
+            ]
+            .contains(&request),
+            "{line}"
+        );
+    }
+}
