@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -72,7 +72,7 @@ impl<S> Connections<S> {
             .timer(TokioTimer::new())
             // The head's time is `Activity`'s.
             .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes.max(SMALLEST_BUFFER))
+            .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
             .max_headers(limits.headers);
         http.http2()
             .timer(TokioTimer::new())
@@ -180,6 +180,7 @@ impl<S> Connections<S> {
                 tls: self.tls.is_some(),
             },
             activity: activity.clone(),
+            head_limit: self.limits.header_bytes,
             body_limit: self.limits.request_body,
             body_idle: self.limits.body_idle_timeout,
             rest: self.limits.header_read_timeout,
@@ -234,6 +235,7 @@ struct Entry<S> {
     stack: RefCell<S>,
     peer: Peer,
     activity: Arc<Activity>,
+    head_limit: usize,
     body_limit: Option<u64>,
     body_idle: Duration,
     /// How long the rest of a body that nobody wants may take.
@@ -262,7 +264,8 @@ where
         request.extensions_mut().insert(self.peer);
         let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
-        let inner = self.stack.borrow_mut().call(request);
+        let inner = (head_bytes(&request) <= self.head_limit)
+            .then(|| self.stack.borrow_mut().call(request));
         EntryFuture {
             inner,
             exchange: Some(exchange),
@@ -313,6 +316,19 @@ fn settle_host(request: &mut Request<Body>) {
     }
 }
 
+/// The size of a request's line and headers, as they are in HTTP/1.1.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + " HTTP/1.1\r\n\r\n".len();
+    let headers = request.headers().iter();
+    headers.fold(line, |bytes, (name, value)| {
+        bytes + name.as_str().len() + value.len() + ": \r\n".len()
+    })
+}
+
 /// A request between its head and the end of its answer, as the connection's [`Activity`] counts it.
 struct Exchange {
     activity: Arc<Activity>,
@@ -347,8 +363,9 @@ impl Drop for Exchange {
 
 pin_project! {
     struct EntryFuture<F> {
+        // `None` where the request's head is too large.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         exchange: Option<Exchange>,
     }
 }
@@ -361,7 +378,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.inner.poll(cx))?;
+        let answer = if let Some(inner) = this.inner.as_pin_mut() {
+            ready!(inner.poll(cx))?.map(Some)
+        } else {
+            let mut refused = Response::new(None);
+            *refused.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            refused
+        };
         if let Some(exchange) = this.exchange.as_mut() {
             exchange.answered();
         }
@@ -381,7 +404,7 @@ pin_project! {
     /// lets what came before it be written first.
     struct Counted<R> {
         #[pin]
-        inner: R,
+        inner: Option<R>,
         exchange: Option<Exchange>,
         failure: Option<BoxError>,
     }
@@ -408,7 +431,10 @@ where
             }
             return Poll::Ready(Some(Err(failure)));
         }
-        match ready!(this.inner.poll_frame(cx)) {
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        match ready!(inner.poll_frame(cx)) {
             Some(Err(failure)) => {
                 *this.failure = Some(failure.into());
                 cx.waker().wake_by_ref();
@@ -420,11 +446,13 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -434,8 +462,9 @@ fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// hyper's smallest read buffer.
-const SMALLEST_BUFFER: usize = 8192;
+/// The bytes of a body that are read at once at most, if its head may not be larger: in smaller pieces, an upload
+/// costs more calls of the system.
+const READ_AT_ONCE: usize = 256 * 1024;
 
 /// Concurrent HTTP/2 streams of one connection.
 const STREAMS: u32 = 250;
