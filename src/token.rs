@@ -62,13 +62,18 @@ impl<'a> BearerToken<'a> {
     /// # Errors
     /// As [`parse`](Self::parse).
     pub fn from_header(value: &'a HeaderValue) -> Result<Option<Self>, TokenError> {
+        Self::in_header(value).map(Self::parse).transpose()
+    }
+
+    /// What stands where the token should, whatever it is.
+    pub(crate) fn in_header(value: &HeaderValue) -> Option<&[u8]> {
         let value = value.as_bytes();
         let scheme = value.split(|byte| *byte == b' ').next().unwrap_or_default();
         if !scheme.eq_ignore_ascii_case(b"Bearer") {
-            return Ok(None);
+            return None;
         }
         let token = value.get(scheme.len()..).unwrap_or_default();
-        Self::parse(token.trim_ascii_start()).map(Some)
+        Some(token.trim_ascii_start())
     }
 
     /// Takes the bare token.

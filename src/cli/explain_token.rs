@@ -161,7 +161,9 @@ pub(super) async fn examine(resources: &Resources, token: &str) -> Examined {
             None => Vec::new(),
         },
     };
-    let verified = resources.verifier.verify_now(bearer, facts.now);
+    let verified = resources
+        .verifier
+        .verify_now(bearer.as_str().as_bytes(), facts.now);
     let result = match verified {
         Ok(verified) => verified.identity().map_err(Refused::Token),
         Err(Refusal::Token(error)) => Err(Refused::Token(error)),

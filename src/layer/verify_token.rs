@@ -158,15 +158,13 @@ fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refu
         .map_err(|refusal| Refused::Now(refusal.into_problem()))
 }
 
-fn read_token(headers: &HeaderMap) -> Result<BearerToken<'_>, Problem> {
+fn read_token(headers: &HeaderMap) -> Result<&[u8], Problem> {
     let mut values = headers.get_all(AUTHORIZATION).into_iter();
     let value = values.next().ok_or(Problem::TokenMissing)?;
     if values.next().is_some() {
         return Err(Problem::TwoCredentials);
     }
-    BearerToken::from_header(value)
-        .inspect_err(|error| tracing::debug!(%error, "token refused"))?
-        .ok_or(Problem::TokenMissing)
+    BearerToken::in_header(value).ok_or(Problem::TokenMissing)
 }
 
 /// Waits for the one fetch that may help, then checks again; a second fetch is not waited for.

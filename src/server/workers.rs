@@ -270,3 +270,78 @@ async fn accept(
 
 /// The pause after a failed accept, so that a lack of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::header::HOST;
+    use http_body_util::{BodyExt, Empty};
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::server::Limits;
+
+    fn limits() -> Limits {
+        Limits {
+            connections: 100,
+            header_bytes: 64 * 1024,
+            headers: 128,
+            header_read_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(10),
+            idle_connection: Duration::from_secs(10),
+            request_body: None,
+        }
+    }
+
+    /// Asks over a connection of its own which worker serves it, and keeps the connection.
+    async fn ask(address: SocketAddr) -> (String, http1::SendRequest<Empty<Bytes>>) {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("/").header(HOST, "localhost");
+        let request = request.body(Empty::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (String::from_utf8(body.to_vec()).unwrap(), sender)
+    }
+
+    #[tokio::test]
+    async fn each_worker_serves_as_many_connections_as_the_others_and_all_end() {
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let address = server.address();
+        let which = service_fn(|_: Request<Body>| async {
+            let worker = Bytes::from(worker::current().to_string());
+            Ok::<_, Infallible>(Response::new(Body::from(worker)))
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = server.serve_on(
+            NonZeroUsize::new(3).unwrap(),
+            Connections::new(which, limits()),
+            async { drop(stopped.await) },
+            Duration::from_secs(10),
+        );
+        let serving = tokio::spawn(serving);
+        let mut kept = Vec::new();
+        for _ in 0..9 {
+            kept.push(ask(address).await);
+        }
+        let mut by_worker: Vec<&str> = kept.iter().map(|(worker, _)| worker.as_str()).collect();
+        by_worker.sort_unstable();
+        assert_eq!(by_worker, ["1", "1", "1", "2", "2", "2", "3", "3", "3"]);
+        // The places of those that have gone are taken first.
+        kept.retain(|(worker, _)| worker != "2");
+        let second = async { while ask(address).await.0 != "2" {} };
+        let found = tokio::time::timeout(Duration::from_secs(10), second).await;
+        found.expect("the worker without a connection gets one");
+        stop.send(()).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
+        ended
+            .expect("idle connections are closed")
+            .unwrap()
+            .unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}

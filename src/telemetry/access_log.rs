@@ -153,6 +153,12 @@ fn push_decimal(text: &mut String, number: f64) {
     text.truncate(text.len() - zeros.min(2));
 }
 
+fn push_quoted(text: &mut String, value: &str) {
+    text.push('"');
+    text.push_str(value);
+    text.push('"');
+}
+
 /// ` name=value`, as in `fmt`'s text.
 struct Text<'a>(&'a mut String);
 
@@ -160,7 +166,8 @@ impl Text<'_> {
     fn name(&mut self, field: &Field) {
         self.0.push(' ');
         if field.name() != "message" {
-            self.0.extend([field.name(), "="]);
+            self.0.push_str(field.name());
+            self.0.push('=');
         }
     }
 }
@@ -168,9 +175,10 @@ impl Text<'_> {
 impl Visit for Text<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.name(field);
-        let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
-        if value.bytes().all(plain) {
-            self.0.extend(["\"", value, "\""]);
+        // Looked at to the end, as that is done for many bytes at once.
+        let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
+        if value.bytes().fold(true, |all, byte| all & plain(byte)) {
+            push_quoted(self.0, value);
         } else {
             let _ = write!(self.0, "{value:?}");
         }
@@ -198,7 +206,9 @@ struct Json<'a>(&'a mut String);
 impl Json<'_> {
     /// The fields' names are our own, and plain.
     fn name(&mut self, field: &Field) {
-        self.0.extend([",\"", field.name(), "\":"]);
+        self.0.push_str(",\"");
+        self.0.push_str(field.name());
+        self.0.push_str("\":");
     }
 }
 
@@ -206,8 +216,8 @@ impl Visit for Json<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.name(field);
         let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if value.bytes().all(plain) {
-            self.0.extend(["\"", value, "\""]);
+        if value.bytes().fold(true, |all, byte| all & plain(byte)) {
+            push_quoted(self.0, value);
         } else {
             self.0.push_str(&serde_json::Value::from(value).to_string());
         }

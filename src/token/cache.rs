@@ -18,7 +18,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Non
 use aws_lc_rs::rand;
 use moka::sync::Cache;
 
-use super::{BearerToken, KeySet, VerifiedToken};
+use super::{KeySet, VerifiedToken};
 
 /// The longest token that is kept, in bytes; a longer one is verified every time.
 const MAX_CACHED_BYTES: usize = 4 * 1024;
@@ -61,8 +61,7 @@ impl TokenCache {
     }
 
     /// `None` if the token is too long to be kept.
-    pub(super) fn tag(&self, token: BearerToken<'_>) -> Option<TokenTag> {
-        let token = token.as_str().as_bytes();
+    pub(super) fn tag(&self, token: &[u8]) -> Option<TokenTag> {
         if token.len() > MAX_CACHED_BYTES {
             return None;
         }
