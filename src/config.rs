@@ -148,7 +148,7 @@ pub struct Limits {
     /// Connections open at one time, at least 1. More wait to be accepted.
     #[schemars(range(min = 1))]
     pub connections: usize,
-    /// Size of a request's line and headers together, from `"8KiB"` to `"1MiB"`. More is 431.
+    /// Size of a request's line and headers together, from `"8KiB"` to `"1MiB"`. More is 431, or the end of the connection where it comes in pieces.
     pub header_bytes: ByteSize,
     /// Number of a request's headers, from 1 to 4096. More is 431.
     #[schemars(range(min = 1, max = 4096))]

@@ -31,6 +31,8 @@ pub(super) struct Activity {
     heads: AtomicUsize,
     /// Whether the last of them is not complete.
     head_is_coming: AtomicBool,
+    /// The bytes of it that have been read.
+    head_bytes: AtomicUsize,
     http2: AtomicBool,
     /// Whether the end of the connection is not to look like the end of an answer.
     broken: AtomicBool,
@@ -45,6 +47,7 @@ impl Activity {
             heads: AtomicUsize::new(0),
             // A new connection owes its first head at once.
             head_is_coming: AtomicBool::new(true),
+            head_bytes: AtomicUsize::new(0),
             http2: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         })
@@ -86,9 +89,19 @@ impl Activity {
         if bytes.starts_with(b"PRI * HTTP/2") {
             self.http2.store(true, Ordering::Relaxed);
             self.head_is_coming.store(false, Ordering::Relaxed);
-        } else if !self.head_is_coming.swap(true, Ordering::Relaxed) {
-            self.heads.fetch_add(1, Ordering::Relaxed);
+            return;
         }
+        if !self.head_is_coming.swap(true, Ordering::Relaxed) {
+            self.heads.fetch_add(1, Ordering::Relaxed);
+            self.head_bytes.store(0, Ordering::Relaxed);
+        }
+        self.head_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+    }
+
+    /// Whether a head is not complete although this many bytes of it have been read.
+    fn head_is_over(&self, limit: usize) -> bool {
+        self.head_is_coming.load(Ordering::Relaxed)
+            && self.head_bytes.load(Ordering::Relaxed) > limit
     }
 }
 
@@ -148,6 +161,7 @@ pin_project! {
         #[pin]
         inner: T,
         activity: Arc<Activity>,
+        head_limit: usize,
         reset: fn(&T),
     }
 
@@ -161,11 +175,13 @@ pin_project! {
 }
 
 impl<T> Watched<T> {
-    /// `reset` makes the stream's coming end one that no client takes for a good one.
-    pub(super) fn new(inner: T, activity: Arc<Activity>, reset: fn(&T)) -> Self {
+    /// No more is read of a head that is not complete after `head_limit` bytes, as hyper would keep as much of it as
+    /// of a body. `reset` makes the stream's coming end one that no client takes for a good one.
+    pub(super) fn new(inner: T, activity: Arc<Activity>, head_limit: usize, reset: fn(&T)) -> Self {
         Self {
             inner,
             activity,
+            head_limit,
             reset,
         }
     }
@@ -178,6 +194,9 @@ impl<T: AsyncRead> AsyncRead for Watched<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
+        if this.activity.head_is_over(*this.head_limit) {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buffer.filled().len();
         let read = this.inner.poll_read(cx, buffer);
         if let Some(bytes) = buffer
@@ -278,6 +297,23 @@ mod tests {
         activity.request_ended();
         activity.note_read(b"G");
         assert_eq!(left(), Some(10), "one more head has all of it");
+    }
+
+    #[test]
+    fn a_head_that_is_over_its_limit_is_no_longer_read_unless_it_is_complete() {
+        let activity = Activity::new();
+        activity.note_read(&[b'a'; 10]);
+        assert!(!activity.head_is_over(10));
+        activity.note_read(b"a");
+        assert!(activity.head_is_over(10));
+        activity.request_began();
+        assert!(!activity.head_is_over(10), "complete");
+        activity.note_read(&[b'a'; 100]);
+        assert!(!activity.head_is_over(10), "a body");
+        activity.head_ended();
+        activity.request_ended();
+        activity.note_read(b"a");
+        assert!(!activity.head_is_over(10), "the next head");
     }
 
     #[tokio::test(start_paused = true)]

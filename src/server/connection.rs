@@ -186,7 +186,12 @@ impl<S> Connections<S> {
             rest: self.limits.header_read_timeout,
             metrics: self.metrics.clone(),
         };
-        let io = TokioIo::new(Watched::new(stream, activity.clone(), reset));
+        let io = TokioIo::new(Watched::new(
+            stream,
+            activity.clone(),
+            self.limits.header_bytes,
+            reset,
+        ));
         let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
         tokio::pin!(connection);
         // Short limits are met within twice their time.
@@ -462,9 +467,9 @@ fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// The bytes of a body that are read at once at most, if its head may not be larger: in smaller pieces, an upload
-/// costs more calls of the system.
-const READ_AT_ONCE: usize = 256 * 1024;
+/// The bytes of a body that are read at once at most, hyper's own number: in smaller pieces, an upload costs more
+/// calls of the system. Heads have their own limit.
+const READ_AT_ONCE: usize = 408 * 1024;
 
 /// Concurrent HTTP/2 streams of one connection.
 const STREAMS: u32 = 250;
