@@ -15,8 +15,8 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::Watcher;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,20 +61,22 @@ pub struct Connections<S> {
     limits: Limits,
     tls: Option<Arc<Tls>>,
     metrics: Option<Metrics>,
-    http: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
 }
 
 impl<S> Connections<S> {
     /// Every request goes to `stack`.
     pub fn new(stack: S, limits: Limits) -> Self {
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
+        let mut http1 = http1::Builder::new();
+        http1
             .timer(TokioTimer::new())
             // The head's time is `Activity`'s.
             .header_read_timeout(None)
             .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
             .max_headers(limits.headers);
-        http.http2()
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
             .max_concurrent_streams(STREAMS)
@@ -84,7 +86,8 @@ impl<S> Connections<S> {
             limits,
             tls: None,
             metrics: None,
-            http,
+            http1,
+            http2,
         }
     }
 
@@ -132,7 +135,14 @@ impl<S> Connections<S> {
         let _ = stream.set_nodelay(true);
         let began = Instant::now();
         let Some(tls) = &self.tls else {
-            return self.exchange(stream, reset, peer, began, watcher).await;
+            let knows = Knows {
+                peer,
+                began,
+                http2: None,
+            };
+            return self
+                .exchange(stream, reset, knows, watcher, handshakes)
+                .await;
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
@@ -144,7 +154,11 @@ impl<S> Connections<S> {
             match accepted {
                 Ok(Ok(stream)) => {
                     let reset = |stream: &TlsStream<TcpStream>| reset(stream.get_ref().0);
-                    self.exchange(stream, reset, peer, began, watcher).await;
+                    let agreed = stream.get_ref().1.alpn_protocol();
+                    let http2 = agreed.map(|protocol| protocol == b"h2");
+                    let knows = Knows { peer, began, http2 };
+                    self.exchange(stream, reset, knows, watcher, handshakes)
+                        .await;
                 }
                 Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
                 Err(_) => debug!(%peer, "no TLS handshake in time"),
@@ -159,9 +173,9 @@ impl<S> Connections<S> {
         &self,
         stream: T,
         reset: fn(&T),
-        peer: SocketAddr,
-        began: Instant,
+        knows: Knows,
         watcher: Watcher,
+        mut handshakes: watch::Receiver<()>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
@@ -172,6 +186,7 @@ impl<S> Connections<S> {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
+        let Knows { peer, began, http2 } = knows;
         let activity = Activity::new();
         let entry = Entry {
             stack: RefCell::new(self.stack.clone()),
@@ -186,46 +201,73 @@ impl<S> Connections<S> {
             rest: self.limits.header_read_timeout,
             metrics: self.metrics.clone(),
         };
-        let io = TokioIo::new(Watched::new(
-            stream,
-            activity.clone(),
-            self.limits.header_bytes,
-            reset,
-        ));
-        let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
-        tokio::pin!(connection);
-        // Short limits are met within twice their time.
-        let look = LOOK
-            .min(self.limits.header_read_timeout)
-            .min(self.limits.idle_connection);
         let Limits {
             idle_connection: idle,
             header_read_timeout: head,
+            header_bytes,
             ..
         } = self.limits;
+        let mut stream = Watched::new(stream, activity.clone(), header_bytes, reset);
+        // Who has sent nothing yet is not waited for at the end.
+        let is_http2 = tokio::select! {
+            is_http2 = timeout_at(began + head, stream.is_http2(http2)) => is_http2,
+            _ = handshakes.changed() => return,
+        };
         let mut lookout = Lookout::new(activity, began, idle, head);
-        let look_again = sleep_until(began + look);
-        tokio::pin!(look_again);
-        loop {
-            tokio::select! {
-                // What has come is read first: on a machine that is busy for long, nobody was silent.
-                biased;
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        trace!(%peer, error, "connection ended");
-                    }
-                    return;
+        match is_http2 {
+            Ok(Ok(false)) => {
+                let connection = self.http1.serve_connection(TokioIo::new(stream), entry);
+                keep(watcher.watch(connection), peer, &mut lookout).await;
+            }
+            // In a place of its own, so that connections of HTTP/1.1 are no larger.
+            Ok(Ok(true)) => {
+                let connection = self.http2.serve_connection(TokioIo::new(stream), entry);
+                Box::pin(keep(watcher.watch(connection), peer, &mut lookout)).await;
+            }
+            Ok(Err(error)) => trace!(%peer, %error, "connection ended"),
+            Err(_) => debug!(%peer, "silent connection closed"),
+        }
+    }
+}
+
+/// What is known of a connection before its first byte.
+#[derive(Clone, Copy)]
+struct Knows {
+    peer: SocketAddr,
+    began: Instant,
+    /// Whether HTTP/2 was agreed on, or HTTP/1.1; else the first bytes say which it is.
+    http2: Option<bool>,
+}
+
+/// Keeps a connection going until it ends or is silent for too long.
+async fn keep(
+    connection: impl Future<Output = hyper::Result<()>>,
+    peer: SocketAddr,
+    lookout: &mut Lookout,
+) {
+    tokio::pin!(connection);
+    let look_again = sleep_until(lookout.next(Instant::now()));
+    tokio::pin!(look_again);
+    loop {
+        tokio::select! {
+            // What has come is read first: on a machine that is busy for long, nobody was silent.
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    trace!(%peer, %error, "connection ended");
                 }
-                () = &mut look_again => {
-                    let now = Instant::now();
-                    match lookout.deadline(now) {
-                        Some(deadline) if deadline <= now => {
-                            debug!(%peer, "silent connection closed");
-                            return;
-                        }
-                        deadline => look_again
-                            .as_mut()
-                            .reset(deadline.unwrap_or(now + look).min(now + look)),
+                return;
+            }
+            () = &mut look_again => {
+                let now = Instant::now();
+                match lookout.deadline(now) {
+                    Some(deadline) if deadline <= now => {
+                        debug!(%peer, "silent connection closed");
+                        return;
+                    }
+                    deadline => {
+                        let next = lookout.next(now);
+                        look_again.as_mut().reset(deadline.map_or(next, |at| at.min(next)));
                     }
                 }
             }
@@ -473,6 +515,3 @@ const READ_AT_ONCE: usize = 408 * 1024;
 
 /// Concurrent HTTP/2 streams of one connection.
 const STREAMS: u32 = 250;
-
-/// How often a connection's activity is looked at, at the latest.
-const LOOK: Duration = Duration::from_secs(5);
