@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::body::Body;
 use crate::engine::EngineError;
+use crate::engine::nodes::Tried;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
@@ -93,15 +94,19 @@ where
         let first = engine.call(request);
         Box::pin(async move {
             let mut answer = first.await;
+            let mut tried = Tried::default();
             for attempt in 1..=attempts {
                 let Err(error) = answer else { break };
-                let again = match (error.unsent, &spare) {
+                tried.add(error.node);
+                let mut again = match (error.unsent, &spare) {
                     (Some(unsent), _) => *unsent,
                     (None, Some(spare)) if error.problem == Problem::EngineUnreachable => {
                         spare.to_request()
                     }
                     (None, _) => return Err(error.problem),
                 };
+                // Rather on another node.
+                again.extensions_mut().insert(tried);
                 if let Some(metrics) = &metrics {
                     metrics.retried();
                 }
@@ -175,6 +180,7 @@ mod tests {
                 Err::<Response<Body>, _>(EngineError {
                     problem,
                     unsent,
+                    node: 0,
                     source: None,
                 })
             }

@@ -191,7 +191,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(config: &Config) -> Self {
         let resources = Resources::from_config(config).unwrap();
-        let engine = EngineClient::from_config(config).unwrap();
+        let engine = EngineClient::from_config(config, &resources.nodes).unwrap();
         let connections = Connections::new(stack(&resources, engine), Limits::from_config(config))
             .with_tls(Tls::from_config(config).unwrap());
         let server = Server::bind(config.server.listen).await.unwrap();
