@@ -177,13 +177,11 @@ impl Pools {
             return 0;
         }
         let extensions = request.extensions();
-        match extensions.get::<OnNode>() {
-            Some(on) => on.0,
-            None => {
-                let tried = extensions.get::<Tried>().copied();
-                self.nodes.choose(tried.unwrap_or_default())
-            }
+        if let Some(on) = extensions.get::<OnNode>() {
+            return on.0;
         }
+        let tried = extensions.get::<Tried>().copied();
+        self.nodes.choose(tried.unwrap_or_default())
     }
 }
 
