@@ -358,13 +358,20 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD.
+    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD; never a long poll.
     #[schemars(range(max = 10))]
     pub attempts: u32,
     /// Pause before the first of these; it doubles with each.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub backoff: Duration,
+    /// So many of a hundred requests may be sent again, counted over ten seconds, from 0 to 100, so that an engine that is full does not get
+    /// several times as many. It is kept as one of so many: 20 is one of five, and 30 one of three. More fail at once.
+    #[schemars(range(max = 100))]
+    pub budget_percent: u8,
+    /// So many a second may be sent again beside that, for times of few requests. At most 1000000; the workers share it.
+    #[schemars(range(max = 1_000_000))]
+    pub budget_floor: u32,
 }
 
 impl Default for Retry {
@@ -372,6 +379,8 @@ impl Default for Retry {
         Self {
             attempts: 3,
             backoff: Duration::from_millis(500),
+            budget_percent: 20,
+            budget_floor: 10,
         }
     }
 }

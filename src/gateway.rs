@@ -25,7 +25,7 @@ use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
     EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
     LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
-    ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
+    ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer, RewritePathLayer, RouteLayer,
     VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
@@ -96,6 +96,8 @@ pub struct Resources {
     pub retry_attempts: u32,
     /// The first wait between two tries.
     pub retry_backoff: Duration,
+    /// How many of these there may be.
+    pub retry_budget: RetryBudget,
 }
 
 /// Builds the gateway over a service that sends requests to the engine.
@@ -280,6 +282,7 @@ where
         // next to the engine: only here it is known whether anything was sent
         .layer(
             RetryLayer::new(resources.retry_attempts, resources.retry_backoff)
+                .with_budget(resources.retry_budget.clone())
                 .with_metrics(resources.metrics.clone()),
         )
         .service(engine)

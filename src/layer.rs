@@ -51,7 +51,7 @@ pub use own::{OWN_PATHS, Own};
 pub use pages::Pages;
 pub use problems::{ProblemLayer, Problems};
 #[cfg(feature = "fetch")]
-pub use retry::{Retry, RetryLayer};
+pub use retry::{Retry, RetryBudget, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};
 pub use verify_token::{VerifyToken, VerifyTokenLayer};

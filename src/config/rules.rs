@@ -11,6 +11,7 @@ use super::{
 };
 use crate::access::{Builtin, ObjectTypes};
 use crate::engine::nodes::MAX_NODES;
+use crate::layer::retry::MAX_FLOOR;
 use crate::operation::Catalogue;
 use crate::rate_limit::RateLimitError;
 use crate::server::tls::{self, TlsFileError};
@@ -217,6 +218,18 @@ fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
         engine.retry.attempts as usize,
         0,
         10,
+    ));
+    findings.extend(within(
+        "engine.retry.budget_percent",
+        engine.retry.budget_percent.into(),
+        0,
+        100,
+    ));
+    findings.extend(within(
+        "engine.retry.budget_floor",
+        engine.retry.budget_floor as usize,
+        0,
+        MAX_FLOOR as usize,
     ));
 }
 

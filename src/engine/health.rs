@@ -307,14 +307,17 @@ mod tests {
     use super::*;
     use std::sync::Mutex as Lock;
 
-    /// What the nodes are asked, and an engine whose second node answers with this.
+    /// What the nodes were asked.
+    type Asked = Arc<Lock<Vec<(usize, String)>>>;
+
+    /// An engine whose second node answers with this.
     fn engine(
         second: u16,
     ) -> (
-        Arc<Lock<Vec<(usize, String)>>>,
+        Asked,
         impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send> + Clone,
     ) {
-        let asked = Arc::<Lock<Vec<_>>>::default();
+        let asked = Asked::default();
         let kept = asked.clone();
         let engine = tower::service_fn(move |request: Request<Body>| {
             let node = request.extensions().get::<OnNode>().unwrap().0;

@@ -488,9 +488,9 @@ mod tests {
         }
         nodes.failed(0);
         assert_eq!((state(&nodes, 0), choose()), (BreakerState::Open, 1));
-        tokio::time::advance(PAUSE - Duration::from_millis(1)).await;
+        tokio::time::advance(PAUSE / 2).await;
         assert_eq!(choose(), 1);
-        tokio::time::advance(Duration::from_millis(1)).await;
+        tokio::time::advance(PAUSE / 2).await;
         assert_eq!(state(&nodes, 0), BreakerState::HalfOpen);
         assert_eq!((choose(), choose()), (0, 1), "one request tries it");
         nodes.failed(0);

@@ -16,7 +16,7 @@ use crate::engine::{
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, RetryBudget};
 use crate::metrics::Metrics;
 use crate::model::ModelSettings;
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
@@ -110,6 +110,11 @@ impl Resources {
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
+            retry_budget: RetryBudget::new(
+                engine.retry.budget_percent,
+                engine.retry.budget_floor,
+                workers(config).get(),
+            ),
         })
     }
 }

@@ -111,7 +111,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 26] = [
+const FAMILIES: [Family; 27] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -182,6 +182,13 @@ const FAMILIES: [Family; 26] = [
         "",
         "Tries beyond the first to reach the engine",
         |scrape, encoder| counter(encoder, scrape.metrics.retries()),
+    ),
+    family(
+        "bpmgate_engine_retries_withheld",
+        MetricType::Counter,
+        "",
+        "Requests that were not sent again, as the budget of retries was used up",
+        |scrape, encoder| counter(encoder, scrape.metrics.retries_withheld()),
     ),
     family(
         "bpmgate_engine_requests",

@@ -210,6 +210,20 @@ async fn one_node_alone_gets_every_request_however_often_it_fails() {
 }
 
 #[tokio::test]
+async fn what_the_budget_does_not_have_is_not_sent_again() {
+    let cluster = Cluster::start(1, |config| {
+        config.engine.retry.budget_percent = 20;
+        config.engine.retry.budget_floor = 0;
+    })
+    .await;
+    cluster.nodes[0].script("/engine-rest/", Script::CloseUnanswered);
+    for _ in 0..10 {
+        assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 502);
+    }
+    assert_eq!(cluster.seen("/x"), [12]);
+}
+
+#[tokio::test]
 async fn each_node_is_told_its_own_host_where_the_clients_is_not_kept() {
     let cluster = Cluster::start(2, |config| config.engine.preserve_host = false).await;
     for node in &cluster.nodes {
@@ -429,9 +443,10 @@ async fn node(address: SocketAddr, notes: &Notes) -> RawEngine {
                     notes.done.lock().unwrap().push(key);
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
-                let status = match is_check && notes.is_leaving.load(Ordering::SeqCst) {
-                    true => 503,
-                    false => 200,
+                let status = if is_check && notes.is_leaving.load(Ordering::SeqCst) {
+                    503
+                } else {
+                    200
                 };
                 let answer = format!(
                     "HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{{\"version\":\"7.24.0\"}}"
@@ -505,10 +520,7 @@ impl Loaded {
     /// Waits until so many more have been read.
     async fn passed(&self, more: usize) {
         let goal = self.gets.load(Ordering::SeqCst) + more;
-        eventually("more requests", || {
-            self.gets.load(Ordering::SeqCst) >= goal
-        })
-        .await;
+        eventually("more requests", || self.gets.load(Ordering::SeqCst) >= goal).await;
     }
 
     /// Ends a node as a crash does; gives its address and its notes.

@@ -72,6 +72,17 @@ fn numbers_and_sizes_keep_their_ranges() {
             &["error: `server.workers` is \"4\""],
         ),
         ("server.workers = 4.0", &["error: `server.workers` is 4.0"]),
+        ("engine.retry.budget_percent = 100", &[]),
+        (
+            "engine.retry.budget_percent = 101",
+            &["error: `engine.retry.budget_percent` is 101"],
+        ),
+        ("engine.retry.budget_floor = 1000000", &[]),
+        (
+            "engine.retry.budget_floor = 1000001",
+            &["error: `engine.retry.budget_floor` is 1000001"],
+        ),
+        ("engine.health.interval = \"0s\"", &[]),
         ("server.limits.connections = 1", &[]),
         (
             "server.limits.connections = 0",
