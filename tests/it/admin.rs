@@ -147,9 +147,9 @@ async fn what_is_missing_for_readiness_is_named() {
 
 #[tokio::test]
 async fn the_engine_is_asked_once_for_health_and_readiness() {
-    let world = Watched::start().await;
     // However long this machine takes: far fewer questions than answers, and never more than one a second.
     let began = std::time::Instant::now();
+    let world = Watched::start().await;
     for _ in 0..20 {
         send(world.gateway.address, Method::GET, "/health").await;
         world.get("/readyz").await;
