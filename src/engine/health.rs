@@ -89,7 +89,10 @@ pub struct NodeReport {
 
 /// The node that a request is for, whatever speaks against it.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "fetch"), expect(dead_code, reason = "for the client"))]
+#[cfg_attr(
+    not(any(feature = "fetch", test)),
+    expect(dead_code, reason = "for the client")
+)]
 pub(crate) struct OnNode(pub(crate) usize);
 
 impl Default for EngineHealth {
