@@ -239,9 +239,10 @@ impl Default for Admin {
 pub struct Engine {
     /// Where the engine's REST API begins, without query. `http://` to a host that is not loopback is warned of.
     pub url: HttpUrl,
-    /// Several nodes of one engine cluster, as URLs without path; they stand in for the host of `url`.
+    /// Several nodes of one engine cluster on one database, at most 64, as URLs without path: `["http://engine-1:8080", "http://engine-2:8080"]`.
+    /// They stand in for the host of `url`, which only says the path then. The one with the fewest requests in flight gets the next.
     pub nodes: Vec<HttpUrl>,
-    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`.
+    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`, or of the node.
     pub preserve_host: bool,
     /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
     pub ca_file: PathBuf,
@@ -255,6 +256,10 @@ pub struct Engine {
     pub timeouts: Timeouts,
     /// When a failed request is sent again.
     pub retry: Retry,
+    /// Whether a node is there.
+    pub health: Health,
+    /// When one of several nodes is left out.
+    pub breaker: Breaker,
 }
 
 impl Default for Engine {
@@ -269,6 +274,8 @@ impl Default for Engine {
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            health: Health::default(),
+            breaker: Breaker::default(),
         }
     }
 }
@@ -329,6 +336,11 @@ pub struct Timeouts {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub idle_connection: Duration,
+    /// How long a connection is used, before a new one takes its place: for that the name of the engine is resolved again, so a change of
+    /// its address is followed in this time. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub connection_age: Duration,
 }
 
 impl Default for Timeouts {
@@ -337,6 +349,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(30),
             idle_connection: Duration::from_mins(1),
+            connection_age: Duration::from_mins(5),
         }
     }
 }
@@ -345,13 +358,20 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD.
+    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD; never a long poll.
     #[schemars(range(max = 10))]
     pub attempts: u32,
     /// Pause before the first of these; it doubles with each.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub backoff: Duration,
+    /// So many of a hundred requests may be sent again, counted over ten seconds, from 0 to 100, so that an engine that is full does not get
+    /// several times as many. It is kept as one of so many: 20 is one of five, and 30 one of three. More fail at once.
+    #[schemars(range(max = 100))]
+    pub budget_percent: u8,
+    /// So many a second may be sent again beside that, for times of few requests. At most 1000000; the workers share it.
+    #[schemars(range(max = 1_000_000))]
+    pub budget_floor: u32,
 }
 
 impl Default for Retry {
@@ -359,6 +379,53 @@ impl Default for Retry {
         Self {
             attempts: 3,
             backoff: Duration::from_millis(500),
+            budget_percent: 20,
+            budget_floor: 10,
+        }
+    }
+}
+
+/// `[engine.health]`: whether a node is there, by `GET {path}/version` with the gateway's own account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Pause between two checks of a node. `"0s"`: it is asked only when `/health`, `/readyz` or `/status` are.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub interval: Duration,
+    /// How long the answer may take; a node that takes longer, or answers with anything but 2xx, gets no requests where another is there. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub timeout: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[engine.breaker]`: when one of several nodes is left out. With one node alone there is no breaker, and where no other node is there it
+/// gets requests all the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// After so many exchanges in a row that failed: no connection, or one that broke before the answer. 0: never.
+    pub failures: u32,
+    /// How long it is left out, before one request tries it again. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub pause: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            pause: Duration::from_secs(5),
         }
     }
 }

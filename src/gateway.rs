@@ -12,20 +12,20 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower::util::{Either, option_layer};
-use tower::{Service, ServiceBuilder};
+use tower::{Layer as _, Service, ServiceBuilder};
 
 use crate::access::AccessRules;
 use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Nodes};
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EngineAnswerLayer, EngineHeadersLayer, EngineHealth, ExtractIdentityLayer, InitiatorLayer,
-    LimitCallerLayer, LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer,
-    OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
+    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
+    LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
+    ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer, RewritePathLayer, RouteLayer,
     VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
@@ -44,8 +44,8 @@ pub struct Resources {
     pub engine_path: String,
     /// The engine's address, where `/health` may name it.
     pub shown_engine_url: Option<String>,
-    /// What the engine said last when it was asked whether it is there.
-    pub engine_health: EngineHealth,
+    /// The engine's nodes.
+    pub nodes: Nodes,
     /// What is counted.
     pub metrics: Metrics,
     /// What clients call the gateway; without it the request says so.
@@ -96,6 +96,8 @@ pub struct Resources {
     pub retry_attempts: u32,
     /// The first wait between two tries.
     pub retry_backoff: Duration,
+    /// How many of these there may be.
+    pub retry_budget: RetryBudget,
 }
 
 /// Builds the gateway over a service that sends requests to the engine.
@@ -120,6 +122,7 @@ where
     E::Future: Send,
 {
     let r = resources;
+    let asked_once = r.credentials.layer(engine.clone());
     let asked_by_us = asked_by_us(r, engine.clone());
     let engine = reached(r, engine);
     let models = r
@@ -131,8 +134,8 @@ where
         .workflow_prefix
         .as_deref()
         .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
-    let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
-        .with_health(r.engine_health.clone())
+    let own = Own::new(asked_once, &r.engine_path, r.shown_engine_url.clone())
+        .with_health(r.nodes.health().clone())
         .with_document(document, r.public_url.as_deref())
         .with_pages(r.pages.clone());
     let pages = r.pages.iter().map(Pages::path);
@@ -235,7 +238,7 @@ fn limit_rate(
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.
-pub fn asked_by_us<E>(
+fn asked_by_us<E>(
     resources: &Resources,
     engine: E,
 ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
@@ -279,6 +282,7 @@ where
         // next to the engine: only here it is known whether anything was sent
         .layer(
             RetryLayer::new(resources.retry_attempts, resources.retry_backoff)
+                .with_budget(resources.retry_budget.clone())
                 .with_metrics(resources.metrics.clone()),
         )
         .service(engine)

@@ -47,11 +47,11 @@ pub use match_operation::{MatchOperation, MatchOperationLayer};
 pub use measure_engine::{MeasureEngine, MeasureEngineLayer};
 pub use normalize_path::{NormalizePath, NormalizePathLayer};
 pub use observe::{Observe, ObserveLayer};
-pub use own::{EngineHealth, OWN_PATHS, Own};
+pub use own::{OWN_PATHS, Own};
 pub use pages::Pages;
 pub use problems::{ProblemLayer, Problems};
 #[cfg(feature = "fetch")]
-pub use retry::{Retry, RetryLayer};
+pub use retry::{Retry, RetryBudget, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};
 pub use verify_token::{VerifyToken, VerifyTokenLayer};

@@ -150,7 +150,6 @@ pub mod demo;
 #[cfg(feature = "docs")]
 #[doc(hidden)]
 pub mod docs;
-#[cfg(feature = "fetch")]
 pub mod engine;
 pub mod forwarded;
 #[cfg(feature = "fetch")]

@@ -25,6 +25,7 @@ struct Counters {
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
     retries: AtomicU64,
+    retries_withheld: AtomicU64,
     rewritten: AtomicU64,
     long_polls: AtomicU64,
     queued: AtomicU64,
@@ -87,6 +88,7 @@ impl Default for Metrics {
             request_bytes: AtomicU64::default(),
             answer_bytes: AtomicU64::default(),
             retries: AtomicU64::default(),
+            retries_withheld: AtomicU64::default(),
             rewritten: AtomicU64::default(),
             long_polls: AtomicU64::default(),
             queued: AtomicU64::default(),
@@ -146,6 +148,12 @@ impl Metrics {
     #[cfg(feature = "fetch")]
     pub(crate) fn retried(&self) {
         add(&self.0.retries, 1);
+    }
+
+    /// A request was not sent to the engine again, as there was no try left for it.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn withheld_retry(&self) {
+        add(&self.0.retries_withheld, 1);
     }
 
     /// A body goes to the engine otherwise than it came.
@@ -260,6 +268,10 @@ impl Metrics {
 
     pub(crate) fn retries(&self) -> u64 {
         read(&self.0.retries)
+    }
+
+    pub(crate) fn retries_withheld(&self) -> u64 {
+        read(&self.0.retries_withheld)
     }
 
     pub(crate) fn rewritten_bodies(&self) -> u64 {

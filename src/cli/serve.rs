@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::runtime;
+use tower::Layer as _;
 use tracing::{info, warn};
 
 use super::{Failure, tell_warnings};
@@ -33,7 +34,8 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
         };
         let admin_address = admin_server.as_ref().map(Server::address);
         let resources = resources(config)?;
-        let engine = EngineClient::from_config(config).map_err(Failure::Running)?;
+        let engine =
+            EngineClient::from_config(config, &resources.nodes).map_err(Failure::Running)?;
         let admin = Admin::new(config, &resources, engine.clone()).map_err(Failure::Running)?;
         let draining = admin.draining();
         let serving = gateway(config, &resources, engine, server, move || draining.begin())?;
@@ -94,6 +96,10 @@ pub(super) fn gateway<F: FnOnce() + Send + 'static>(
     stopping: F,
 ) -> Result<impl Future<Output = io::Result<()>> + use<F>, Failure> {
     let tls = Tls::from_config(config).map_err(|error| Failure::Running(error.into()))?;
+    let health = resources.nodes.health().clone();
+    let asked = resources.credentials.layer(engine.clone());
+    let root = resources.engine_path.clone();
+    let watching = async move { health.watch(asked, &root).await };
     let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
         .with_tls(tls)
         .with_metrics(resources.metrics.clone());
@@ -103,5 +109,11 @@ pub(super) fn gateway<F: FnOnce() + Send + 'static>(
         stopping();
     };
     let grace = config.server.shutdown_grace;
-    Ok(server.serve_on(workers(config), connections, stop, grace))
+    let serving = server.serve_on(workers(config), connections, stop, grace);
+    Ok(async {
+        tokio::select! {
+            served = serving => served,
+            () = watching => Ok(()),
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! Keys that are accepted but do nothing yet, as one table: a row goes when its key starts to work.
 //!
-//! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: one node
-//! where several were asked for.
+//! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: another
+//! account than the one that was asked for.
 
 use super::diagnostic::{Finding, Severity};
 use super::{Config, CredentialsMode};
@@ -33,13 +33,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 3] = [
-    NotYet {
-        key: "engine.nodes",
-        severity: Severity::Error,
-        asked: |config| !config.engine.nodes.is_empty(),
-        title: "is not supported yet, and all requests would go to `engine.url`",
-    },
+pub(super) const NOT_YET: [NotYet; 2] = [
     NotYet {
         key: "engine.credentials.mode",
         severity: Severity::Error,

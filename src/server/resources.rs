@@ -4,17 +4,19 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::access::{AccessRules, Builtin, ObjectTypes, Profile, When};
 use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode, RateLimitCounts};
-use crate::engine::{ClientSettings, EngineClient};
+use crate::engine::{
+    BreakerSettings, ClientSettings, EngineClient, EngineHealth, HealthSettings, Nodes,
+};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, RetryBudget};
 use crate::metrics::Metrics;
 use crate::model::ModelSettings;
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
@@ -66,7 +68,7 @@ impl Resources {
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
             metrics: Metrics::default(),
-            engine_health: EngineHealth::default(),
+            nodes: Nodes::from_config(config),
             public_url: config
                 .server
                 .public_url
@@ -108,6 +110,11 @@ impl Resources {
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
+            retry_budget: RetryBudget::new(
+                engine.retry.budget_percent,
+                engine.retry.budget_floor,
+                workers(config).get(),
+            ),
         })
     }
 }
@@ -119,12 +126,47 @@ fn workflow_prefix(config: &Config) -> Option<String> {
     is_served.then(|| api.prefix.as_str().to_owned())
 }
 
+impl config::Engine {
+    /// The nodes, or the one of `url`.
+    fn bases(&self) -> Vec<Uri> {
+        let one = std::slice::from_ref(&self.url);
+        let urls = if self.nodes.is_empty() {
+            one
+        } else {
+            &self.nodes
+        };
+        urls.iter().map(|url| url.as_uri().clone()).collect()
+    }
+}
+
+impl Nodes {
+    /// The configured engine's.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let engine = &config.engine;
+        let names = engine.bases().into_iter().map(|base| {
+            let authority = base.authority();
+            authority.map_or(String::new(), ToString::to_string)
+        });
+        let health = HealthSettings {
+            interval: engine.health.interval,
+            timeout: engine.health.timeout,
+        };
+        let breaker = BreakerSettings {
+            failures: engine.breaker.failures,
+            pause: engine.breaker.pause,
+        };
+        let health = EngineHealth::new(names, health);
+        Self::new(health, breaker, workers(config).get())
+    }
+}
+
 impl EngineClient {
-    /// The client for the configured engine.
+    /// The client for the configured engine's nodes.
     ///
     /// # Errors
     /// The trusted certificates, or the one to show, cannot be had.
-    pub fn from_config(config: &Config) -> Result<Self, BoxError> {
+    pub fn from_config(config: &Config, nodes: &Nodes) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let roots = given(&engine.ca_file)
             .map(|file| {
@@ -134,10 +176,12 @@ impl EngineClient {
             })
             .transpose()?;
         Self::new(
-            engine.url.as_uri(),
-            ClientSettings {
+            &engine.bases(),
+            nodes.clone(),
+            &ClientSettings {
                 connect: engine.timeouts.connect,
                 idle_connection: engine.timeouts.idle_connection,
+                connection_age: engine.timeouts.connection_age,
                 body_idle: config.server.limits.body_idle_timeout,
                 roots,
                 identity: given(&engine.certificate_file)

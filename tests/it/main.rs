@@ -30,6 +30,7 @@ mod limits;
 mod links;
 mod log;
 mod models;
+mod nodes;
 mod problem;
 mod routes;
 mod serve;

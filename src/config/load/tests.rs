@@ -72,6 +72,17 @@ fn numbers_and_sizes_keep_their_ranges() {
             &["error: `server.workers` is \"4\""],
         ),
         ("server.workers = 4.0", &["error: `server.workers` is 4.0"]),
+        ("engine.retry.budget_percent = 100", &[]),
+        (
+            "engine.retry.budget_percent = 101",
+            &["error: `engine.retry.budget_percent` is 101"],
+        ),
+        ("engine.retry.budget_floor = 1000000", &[]),
+        (
+            "engine.retry.budget_floor = 1000001",
+            &["error: `engine.retry.budget_floor` is 1000001"],
+        ),
+        ("engine.health.interval = \"0s\"", &[]),
         ("server.limits.connections = 1", &[]),
         (
             "server.limits.connections = 0",
@@ -447,16 +458,40 @@ fn origins_are_written_as_browsers_write_them() {
 }
 
 #[test]
+fn nodes_are_places_that_differ() {
+    check_rows(&[
+        ("engine.nodes = []", &[]),
+        (
+            "engine.nodes = [\"http://localhost:1\", \"http://localhost:2\"]",
+            &[],
+        ),
+        ("engine.nodes = [\"http://localhost:1/\"]", &[]),
+        (
+            "engine.nodes = [\"http://localhost:1/engine-rest\"]",
+            &["error: `engine.nodes.0` is \"http://localhost:1/engine-rest\""],
+        ),
+        (
+            "engine.nodes = [\"http://localhost:80\", \"http://LOCALHOST\"]",
+            &["error: `engine.nodes.1` is http://LOCALHOST, which is there already"],
+        ),
+        (
+            "engine = { url = \"http://unused.example/x\", nodes = [\"http://engine.example\"] }",
+            &[
+                "warning: `engine.nodes.0` is an http:// URL: the engine's credentials can be read and changed on the way",
+            ],
+        ),
+    ]);
+    let many: Vec<_> = (1..=65)
+        .map(|port| format!("\"http://localhost:{port}\""))
+        .collect();
+    let given = format!("engine.nodes = [{}]", many.join(", "));
+    check_rows(&[(&given, &["error: `engine.nodes` is 65"])]);
+}
+
+#[test]
 fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
     check_rows(&[
         ("admin.listen = \"127.0.0.1:9000\"", &[]),
-        ("engine.nodes = []", &[]),
-        (
-            "engine.nodes = [\"http://localhost:1\"]",
-            &[
-                "error: `engine.nodes` is not supported yet, and all requests would go to `engine.url`",
-            ],
-        ),
         (
             "engine.credentials.mode = \"relay\"",
             &["error: `engine.credentials.mode` supports `basic` and `none` so far"],
