@@ -106,7 +106,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 23] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -281,6 +281,18 @@ const FAMILIES: [Family; 22] = [
                 encoder
                     .encode_family(&[("issuer", issuer.as_str())])?
                     .encode_gauge(&count)?;
+            }
+            Ok(())
+        },
+    ),
+    family(
+        "bpmgate_trace_spans",
+        MetricType::Counter,
+        "result",
+        "Spans that had ended: sent, dropped as too many waited, or failed to be sent",
+        |scrape, encoder| {
+            for (result, count) in scrape.metrics.spans() {
+                counter(&mut encoder.encode_family(&[("result", result)])?, count)?;
             }
             Ok(())
         },
