@@ -861,10 +861,19 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// The least important log lines that are written.
     pub log_level: LogLevel,
-    /// OTLP collector that traces are sent to. Empty: none.
+    /// OTLP collector that traces are sent to, by OTLP over HTTP with Protobuf: `"http://localhost:4318"`. `/v1/traces` is added. Empty: no
+    /// traces. `docs/traces.md` describes the spans.
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
+    /// Share of traces that are sampled, from 0 to 1. It decides where a request brings no `traceparent`; else what that says holds.
+    #[schemars(range(min = 0, max = 1))]
+    pub trace_sampling: f64,
+    /// Spans that wait to be sent, at most. More are dropped and counted: requests never wait for a collector.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub trace_queue: usize,
+    /// Whether spans name the caller (`enduser.id`), as the access log does.
+    pub trace_users: bool,
     /// Where the audit log goes: `"stdout"` or a file, which is appended to. Empty: there is none. A request that writes and cannot be
     /// recorded is refused; `docs/audit.md` describes the lines.
     pub audit_log: String,
@@ -876,6 +885,9 @@ impl Default for Telemetry {
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
             otlp_endpoint: None,
+            trace_sampling: 1.0,
+            trace_queue: 2048,
+            trace_users: false,
             audit_log: String::new(),
         }
     }

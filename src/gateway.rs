@@ -26,13 +26,14 @@ use crate::layer::{
     EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
     LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
     ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer, RewritePathLayer, RouteLayer,
-    VerifyTokenLayer,
+    TraceEngineLayer, TraceLayer, VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
 use crate::model::{ModelSettings, Models};
 use crate::problem::Problem;
 use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
+use crate::traces::Traces;
 use crate::workflow::{WorkflowLayer, openapi};
 
 /// What the layers work with.
@@ -48,6 +49,10 @@ pub struct Resources {
     pub nodes: Nodes,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who makes spans of requests, if anybody does.
+    pub traces: Option<Traces>,
+    /// The engine's host and port, as spans name it.
+    pub engine_address: (String, u16),
     /// What clients call the gateway; without it the request says so.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` are believed.
@@ -143,6 +148,10 @@ where
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
         .layer(ObserveLayer::with_metrics(r.metrics.clone()))
+        // the whole of what the client sees; below the line in the log, which names the trace
+        .layer(option_layer(r.traces.clone().map(|traces| {
+            TraceLayer::new(traces, r.trusted_proxies.clone())
+        })))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -221,6 +230,11 @@ where
         )
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
+        // the same, as a span that the engine can continue
+        .layer(option_layer(r.traces.clone().map(|traces| {
+            let (host, port) = &r.engine_address;
+            TraceEngineLayer::new(traces, host, *port)
+        })))
         .service(engine)
 }
 

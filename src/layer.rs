@@ -28,6 +28,10 @@ pub mod problems;
 pub mod retry;
 pub mod rewrite_path;
 pub mod route;
+#[cfg(feature = "fetch")]
+pub mod trace;
+#[cfg(feature = "fetch")]
+pub mod trace_engine;
 pub mod verify_token;
 
 pub use admit::{Admit, AdmitLayer};
@@ -54,4 +58,8 @@ pub use problems::{ProblemLayer, Problems};
 pub use retry::{Retry, RetryBudget, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};
+#[cfg(feature = "fetch")]
+pub use trace::{Trace, TraceLayer};
+#[cfg(feature = "fetch")]
+pub use trace_engine::{TraceEngine, TraceEngineLayer};
 pub use verify_token::{VerifyToken, VerifyTokenLayer};

@@ -172,6 +172,9 @@ pub mod splice;
 #[doc(hidden)]
 pub mod telemetry;
 pub mod token;
+pub mod trace_context;
+#[cfg(feature = "fetch")]
+pub mod traces;
 #[cfg(feature = "fetch")]
 mod worker;
 pub mod workflow;

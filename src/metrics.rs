@@ -29,6 +29,8 @@ struct Counters {
     rewritten: AtomicU64,
     long_polls: AtomicU64,
     queued: AtomicU64,
+    /// By `SpanEnd`.
+    spans: [AtomicU64; SPAN_ENDS.len()],
     whole: Histogram,
     engine: Histogram,
 }
@@ -63,6 +65,21 @@ const OUTCOMES: [&str; 7] = [
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 const SUCCESS: usize = 2;
 
+/// What became of a span that had ended.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpanEnd {
+    /// The collector has taken it.
+    Sent,
+    /// There was no room for it.
+    Dropped,
+    /// It could not be sent.
+    Failed,
+}
+
+/// The names of `SpanEnd`, in its order.
+const SPAN_ENDS: [&str; 3] = ["sent", "dropped", "failed"];
+
 /// The methods by name; all others are the last.
 const METHODS: [&str; 10] = [
     "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER",
@@ -92,6 +109,7 @@ impl Default for Metrics {
             rewritten: AtomicU64::default(),
             long_polls: AtomicU64::default(),
             queued: AtomicU64::default(),
+            spans: Default::default(),
             whole: Histogram::default(),
             engine: Histogram::default(),
         }))
@@ -154,6 +172,14 @@ impl Metrics {
     #[cfg(feature = "fetch")]
     pub(crate) fn withheld_retry(&self) {
         add(&self.0.retries_withheld, 1);
+    }
+
+    /// So many spans were sent, or were not.
+    #[cfg(feature = "server")]
+    pub(crate) fn spans_ended(&self, end: SpanEnd, spans: u64) {
+        if let Some(counter) = self.0.spans.get(end as usize) {
+            add(counter, spans);
+        }
     }
 
     /// A body goes to the engine otherwise than it came.
@@ -284,6 +310,11 @@ impl Metrics {
 
     pub(crate) fn requests_queued(&self) -> u64 {
         read(&self.0.queued)
+    }
+
+    /// What became of spans.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        SPAN_ENDS.into_iter().zip(self.0.spans.iter().map(read))
     }
 
     /// The durations of whole requests, and of the engine alone.

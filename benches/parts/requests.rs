@@ -45,6 +45,8 @@ pub fn gateway(
     issued: &Issued,
 ) -> impl Service<Ask, Response = StatusCode, Error = Infallible> + Clone + use<> {
     let resources = Resources {
+        traces: None,
+        engine_address: ("127.0.0.1".to_owned(), 8080),
         prefixes: prefixes(),
         engine_path: "/engine-rest".to_owned(),
         shown_engine_url: None,

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tower::Layer as _;
@@ -38,7 +40,12 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             EngineClient::from_config(config, &resources.nodes).map_err(Failure::Running)?;
         let admin = Admin::new(config, &resources, engine.clone()).map_err(Failure::Running)?;
         let draining = admin.draining();
-        let serving = gateway(config, &resources, engine, server, move || draining.begin())?;
+        let stopping = Arc::new(OnceLock::new());
+        let begun = stopping.clone();
+        let serving = gateway(config, &resources, engine, server, move || {
+            let _ = begun.set(Instant::now());
+            draining.begin();
+        })?;
         info!(%address, admin = admin_address.map(tracing::field::display), "listening");
         let admin = async {
             match admin_server {
@@ -51,10 +58,19 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             // It answers until the last request is done.
             () = admin => {}
         }
+        if let Some(traces) = &resources.traces {
+            // The last spans have what is left of the grace, and no collector holds up the end.
+            let spent = stopping.get().map(Instant::elapsed).unwrap_or_default();
+            let left = config.server.shutdown_grace.saturating_sub(spent);
+            traces.shutdown(left.min(LAST_SPANS));
+        }
         info!("stopped");
         Ok(())
     })
 }
+
+/// How long the last spans may take on their way.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// Each connection is an open file, and many systems give a process 1024 of them unless it asks for more: idle clients would
 /// have them all.

@@ -7,7 +7,7 @@ use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
     Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
-    RateLimit, RateLimitBy, RateLimitCounts, Rule, Server, UNSET_ISSUER,
+    RateLimit, RateLimitBy, RateLimitCounts, Rule, Server, Telemetry, UNSET_ISSUER,
 };
 use crate::access::{Builtin, ObjectTypes};
 use crate::engine::nodes::MAX_NODES;
@@ -34,6 +34,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
     cors(&config.cors, &mut findings);
+    telemetry(&config.telemetry, &mut findings);
     findings
 }
 
@@ -742,6 +743,27 @@ fn serialized_origin(text: &str) -> Option<String> {
         (_, port) => format!(":{port}"),
     };
     Some(format!("{scheme}://{host}{port}"))
+}
+
+fn telemetry(telemetry: &Telemetry, findings: &mut Vec<Finding>) {
+    if let Some(url) = &telemetry.otlp_endpoint {
+        let key = "telemetry.otlp_endpoint";
+        findings.extend(without_query(key, url));
+        findings.extend(in_plain_text(key, url, "what the spans say"));
+    }
+    if !(0.0..=1.0).contains(&telemetry.trace_sampling) {
+        let what = super::diagnostic::What::Expected {
+            found: telemetry.trace_sampling.to_string(),
+            expected: "a number from 0 to 1".to_owned(),
+        };
+        findings.push(Finding::error("telemetry.trace_sampling", what));
+    }
+    findings.extend(within(
+        "telemetry.trace_queue",
+        telemetry.trace_queue,
+        1,
+        1_000_000,
+    ));
 }
 
 fn within(key: &str, number: usize, least: usize, greatest: usize) -> Option<Finding> {

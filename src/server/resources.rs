@@ -22,6 +22,8 @@ use crate::model::ModelSettings;
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
+use crate::traces::Traces;
+use crate::traces::export::{self, ExportSettings};
 
 use super::{Limits, Tls, TlsFileError, tls};
 
@@ -55,6 +57,7 @@ impl Resources {
         } else {
             Verifier::new(issuers)?
         };
+        let metrics = Metrics::default();
         Ok(Self {
             prefixes: config
                 .routes
@@ -67,7 +70,9 @@ impl Resources {
                 .workflow_api
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
-            metrics: Metrics::default(),
+            traces: traces(config, &metrics)?,
+            engine_address: (engine.url.host().to_owned(), engine.url.port()),
+            metrics,
             nodes: Nodes::from_config(config),
             public_url: config
                 .server
@@ -324,6 +329,23 @@ fn audit(config: &Config) -> Result<Option<AuditLog>, BoxError> {
         let target = &config.telemetry.audit_log;
         format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
     })
+}
+
+/// Starts what sends spans to the collector.
+fn traces(config: &Config, metrics: &Metrics) -> Result<Option<Traces>, BoxError> {
+    let telemetry = &config.telemetry;
+    let Some(endpoint) = &telemetry.otlp_endpoint else {
+        return Ok(None);
+    };
+    let settings = ExportSettings {
+        endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),
+        sampling: telemetry.trace_sampling,
+        queue: telemetry.trace_queue,
+    };
+    let provider = export::provider(&settings, metrics.clone())
+        .map_err(|error| format!("no traces can be sent (`telemetry.otlp_endpoint`): {error}"))?;
+    let traces = Traces::naming_users(provider, telemetry.trace_users);
+    Ok(Some(traces))
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {

@@ -111,7 +111,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 27] = [
+const FAMILIES: [Family; 28] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -354,6 +354,18 @@ const FAMILIES: [Family; 27] = [
                 encoder
                     .encode_family(&[("issuer", issuer.as_str())])?
                     .encode_gauge(&count)?;
+            }
+            Ok(())
+        },
+    ),
+    family(
+        "bpmgate_trace_spans",
+        MetricType::Counter,
+        "result",
+        "Spans that had ended: sent, dropped as too many waited, or failed to be sent",
+        |scrape, encoder| {
+            for (result, count) in scrape.metrics.spans() {
+                counter(&mut encoder.encode_family(&[("result", result)])?, count)?;
             }
             Ok(())
         },

@@ -39,4 +39,5 @@ mod streaming;
 mod support;
 mod tls;
 mod tokens;
+mod traces;
 mod workflow;

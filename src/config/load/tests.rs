@@ -530,9 +530,40 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("workflow_api.show_engine_url = true", &[]),
         ("telemetry.otlp_endpoint = \"\"", &[]),
+        ("telemetry.otlp_endpoint = \"http://localhost:4318\"", &[]),
         (
-            "telemetry.otlp_endpoint = \"http://localhost:4317\"",
-            &["warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent"],
+            "telemetry.otlp_endpoint = \"http://collector.example:4318\"",
+            &[
+                "warning: `telemetry.otlp_endpoint` is an http:// URL: what the spans say can be read and changed on the way",
+            ],
+        ),
+        (
+            "telemetry.otlp_endpoint = \"https://collector.example/?key=1\"",
+            &["error: `telemetry.otlp_endpoint` is \"https://collector.example/?key=1\""],
+        ),
+        ("telemetry.trace_sampling = 0", &[]),
+        ("telemetry.trace_sampling = 0.05", &[]),
+        ("telemetry.trace_sampling = 1.0", &[]),
+        (
+            "telemetry.trace_sampling = 1.01",
+            &["error: `telemetry.trace_sampling` is 1.01"],
+        ),
+        (
+            "telemetry.trace_sampling = -0.1",
+            &["error: `telemetry.trace_sampling` is -0.1"],
+        ),
+        (
+            "telemetry.trace_sampling = nan",
+            &["error: `telemetry.trace_sampling` is NaN"],
+        ),
+        (
+            "telemetry.trace_sampling = \"0.5\"",
+            &["error: `telemetry.trace_sampling` is \"0.5\""],
+        ),
+        ("telemetry.trace_queue = 1", &[]),
+        (
+            "telemetry.trace_queue = 0",
+            &["error: `telemetry.trace_queue` is 0"],
         ),
         ("telemetry.audit_log = \"\"", &[]),
         ("telemetry.audit_log = \"stdout\"", &[]),
@@ -1421,4 +1452,20 @@ fn any_damage_to_a_file_is_answered_with_a_message() {
         }
     }
     assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn a_share_may_come_from_the_environment() {
+    const NAME: &str = "BPMGATE__TELEMETRY__TRACE_SAMPLING";
+    for (text, want) in [("0.25", 0.25), ("1", 1.0)] {
+        let loaded = with_issuer("", &[(NAME, text)]).unwrap();
+        let found = loaded.config.telemetry.trace_sampling;
+        assert!((found - want).abs() < f64::EPSILON, "{text}");
+    }
+    for text in ["10%", ""] {
+        assert_eq!(
+            said(&with_issuer("", &[(NAME, text)])),
+            [format!("error: {NAME} is \"{text}\", expected a number")]
+        );
+    }
 }
