@@ -32,13 +32,11 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 1] = [
-    NotYet {
-        key: "engine.credentials.mode",
-        asked: |config| !is_supported_mode(config.engine.credentials.mode),
-        title: "supports `basic` and `none` so far",
-    },
-];
+pub(super) const NOT_YET: [NotYet; 1] = [NotYet {
+    key: "engine.credentials.mode",
+    asked: |config| !is_supported_mode(config.engine.credentials.mode),
+    title: "supports `basic` and `none` so far",
+}];
 
 fn is_supported_mode(mode: CredentialsMode) -> bool {
     match mode {

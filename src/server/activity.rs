@@ -11,13 +11,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// The activity of one connection. Only notes what happens, as a look at the clock with each byte would cost more.
 #[derive(Debug)]
@@ -174,6 +174,7 @@ pin_project! {
         activity: Arc<Activity>,
         head_limit: usize,
         reset: fn(&T),
+        lingering: Option<Pin<Box<Sleep>>>,
     }
 
     impl<T> PinnedDrop for Watched<T> {
@@ -195,6 +196,7 @@ impl<T> Watched<T> {
             activity,
             head_limit,
             reset,
+            lingering: None,
         }
     }
 }
@@ -222,6 +224,9 @@ impl<T: AsyncRead + Unpin> Watched<T> {
 
 /// What a client of HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a closed connection of HTTP/2 is read.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// As much as most heads take.
 const FIRST_READ: usize = 4096;
@@ -257,7 +262,7 @@ impl<T: AsyncRead> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite> AsyncWrite for Watched<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -292,8 +297,28 @@ impl<T: AsyncWrite> AsyncWrite for Watched<T> {
         self.project().inner.poll_flush(cx)
     }
 
+    /// A client of HTTP/2 writes while it reads. Closed at once, its words would be answered with a reset, and the
+    /// end of an answer could be lost: so what still comes is read for a while, until the client closes too.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().inner.poll_shutdown(cx)
+        let mut this = self.project();
+        let lingering = if let Some(lingering) = this.lingering {
+            lingering
+        } else {
+            ready!(this.inner.as_mut().poll_shutdown(cx))?;
+            if !this.activity.http2.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            this.lingering.insert(Box::pin(sleep(LINGER)))
+        };
+        loop {
+            let mut bytes = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match this.inner.as_mut().poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return lingering.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 
