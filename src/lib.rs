@@ -133,6 +133,8 @@
 //! ```toml
 //! bpmgate = { version = "0.1", default-features = false }
 //! ```
+// The stack is one type of some thirty layers.
+#![recursion_limit = "256"]
 #![forbid(unsafe_code)]
 
 pub mod access;
