@@ -29,7 +29,7 @@ use crate::layer::{
     VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
-use crate::model::{ModelSettings, Models};
+use crate::model::{ModelMemory, Models};
 use crate::problem::Problem;
 use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
@@ -68,8 +68,8 @@ pub struct Resources {
     pub audit: Option<AuditLog>,
     /// Which variables say who started a process.
     pub initiator: initiator::Settings,
-    /// How process models are asked for; `None` leaves their own initiator variables alone.
-    pub models: Option<ModelSettings>,
+    /// What is known of process models; `None` leaves their own initiator variables alone.
+    pub models: Option<ModelMemory>,
     /// Where the workflow API is served; `None` leaves the transparent gateway alone.
     pub workflow_prefix: Option<String>,
     /// The largest body that is read and rewritten, in bytes.
@@ -125,7 +125,7 @@ where
     let models = r
         .models
         .clone()
-        .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
+        .map(|memory| Models::new(asked_by_us.clone(), &r.engine_path, memory));
     let bodies = JsonBodies::new(r.rewritten_body);
     let document = r
         .workflow_prefix

@@ -25,7 +25,7 @@ use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
 use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
 use bpmgate::metrics::Metrics;
-use bpmgate::model::ModelSettings;
+use bpmgate::model::{ModelMemory, ModelSettings};
 use bpmgate::rate_limit::RateLimits;
 use bpmgate::request_info::Peer;
 use bpmgate::telemetry::AccessLog;
@@ -60,11 +60,11 @@ pub fn gateway(
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
         initiator: initiator::Settings::default(),
-        models: Some(ModelSettings {
+        models: Some(ModelMemory::new(ModelSettings {
             believed: Duration::from_secs(1),
             entries: 10_000,
             names: Vec::new(),
-        }),
+        })),
         workflow_prefix: Some("/api".into()),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),

@@ -28,6 +28,7 @@ use tower::Service;
 use tracing::{debug, trace};
 
 use super::activity::{Activity, Lookout, Watched};
+use super::current::Current;
 use super::tls::Tls;
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
@@ -57,35 +58,28 @@ pub struct Limits {
 /// Serves connections with a stack of layers.
 #[derive(Debug)]
 pub struct Connections<S> {
-    stack: S,
-    limits: Limits,
+    current: Current<S>,
+    /// Connections at once.
+    most: usize,
     tls: Option<Arc<Tls>>,
     metrics: Option<Metrics>,
-    http: auto::Builder<TokioExecutor>,
 }
 
 impl<S> Connections<S> {
     /// Every request goes to `stack`.
     pub fn new(stack: S, limits: Limits) -> Self {
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            // The head's time is `Activity`'s.
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
-            .max_headers(limits.headers);
-        http.http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .adaptive_window(true);
         Self {
-            stack,
-            limits,
+            most: limits.connections,
+            current: Current::new(stack, limits),
             tls: None,
             metrics: None,
-            http,
         }
+    }
+
+    /// To replace what is served while it is served.
+    #[must_use]
+    pub fn current(&self) -> Current<S> {
+        self.current.clone()
     }
 
     /// Takes TLS alone, where there is any, and nothing in plain text.
@@ -108,8 +102,9 @@ impl<S> Connections<S> {
         }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
+    /// Connections at once.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     /// Serves one connection until it ends, is silent for too long, or the server drains. A handshake ends
@@ -136,7 +131,7 @@ impl<S> Connections<S> {
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
-            let deadline = began + self.limits.header_read_timeout;
+            let deadline = began + self.current.served().limits.header_read_timeout;
             let accepted = tokio::select! {
                 accepted = timeout_at(deadline, tls.accept(stream)) => accepted,
                 _ = handshakes.changed() => return,
@@ -174,35 +169,29 @@ impl<S> Connections<S> {
     {
         let activity = Activity::new();
         let entry = Entry {
-            stack: RefCell::new(self.stack.clone()),
+            own: RefCell::new(Own::copy(&self.current)),
+            current: self.current.clone(),
             peer: Peer {
                 address: peer.ip(),
                 tls: self.tls.is_some(),
             },
             activity: activity.clone(),
-            head_limit: self.limits.header_bytes,
-            body_limit: self.limits.request_body,
-            body_idle: self.limits.body_idle_timeout,
-            rest: self.limits.header_read_timeout,
             metrics: self.metrics.clone(),
         };
-        let io = TokioIo::new(Watched::new(
-            stream,
-            activity.clone(),
-            self.limits.header_bytes,
-            reset,
-        ));
-        let connection = watcher.watch(self.http.serve_connection(io, entry).into_owned());
+        let (http, idle, head, head_bytes) = {
+            let limits = &self.current.served().limits;
+            (
+                http(limits),
+                limits.idle_connection,
+                limits.header_read_timeout,
+                limits.header_bytes,
+            )
+        };
+        let io = TokioIo::new(Watched::new(stream, activity.clone(), head_bytes, reset));
+        let connection = watcher.watch(http.serve_connection(io, entry).into_owned());
         tokio::pin!(connection);
         // Short limits are met within twice their time.
-        let look = LOOK
-            .min(self.limits.header_read_timeout)
-            .min(self.limits.idle_connection);
-        let Limits {
-            idle_connection: idle,
-            header_read_timeout: head,
-            ..
-        } = self.limits;
+        let look = LOOK.min(head).min(idle);
         let mut lookout = Lookout::new(activity, began, idle, head);
         let look_again = sleep_until(began + look);
         tokio::pin!(look_again);
@@ -233,19 +222,64 @@ impl<S> Connections<S> {
     }
 }
 
+/// The protocols of a connection within these limits.
+fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        // The head's time is `Activity`'s.
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
+        .max_headers(limits.headers);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .adaptive_window(true);
+    http
+}
+
 /// The service of one connection: gives each request its peer and its guarded body.
 #[derive(Debug, Clone)]
 struct Entry<S> {
-    /// A copy of the connection's own: a copy for each request would cost as much as a layer does.
-    stack: RefCell<S>,
+    current: Current<S>,
+    own: RefCell<Own<S>>,
     peer: Peer,
     activity: Arc<Activity>,
-    head_limit: usize,
-    body_limit: Option<u64>,
-    body_idle: Duration,
+    metrics: Option<Metrics>,
+}
+
+/// A copy of the connection's own: a copy for each request would cost as much as a layer does.
+#[derive(Debug, Clone)]
+struct Own<S> {
+    generation: u64,
+    stack: S,
+    limits: RequestLimits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RequestLimits {
+    head: usize,
+    body: Option<u64>,
+    idle: Duration,
     /// How long the rest of a body that nobody wants may take.
     rest: Duration,
-    metrics: Option<Metrics>,
+}
+
+impl<S: Clone> Own<S> {
+    fn copy(current: &Current<S>) -> Self {
+        let (generation, served) = current.served_at();
+        Self {
+            generation,
+            stack: served.stack.clone(),
+            limits: RequestLimits {
+                head: served.limits.header_bytes,
+                body: served.limits.request_body,
+                idle: served.limits.body_idle_timeout,
+                rest: served.limits.header_read_timeout,
+            },
+        }
+    }
 }
 
 impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -257,20 +291,24 @@ where
     type Future = EntryFuture<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut own = self.own.borrow_mut();
+        if own.generation != self.current.generation() {
+            *own = Own::copy(&self.current);
+        }
+        let limits = own.limits;
         let mut request = if request.body().is_end_stream() {
             request.map(|_| Body::empty())
         } else if request.version() == Version::HTTP_2 {
             // Its streams end one by one.
-            request.map(|incoming| self.guarded(incoming))
+            request.map(|incoming| self.guarded(incoming, limits))
         } else {
-            Unread::of(request, self.rest).map(|body| self.guarded(body))
+            Unread::of(request, limits.rest).map(|incoming| self.guarded(incoming, limits))
         };
         settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
         let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
-        let inner = (head_bytes(&request) <= self.head_limit)
-            .then(|| self.stack.borrow_mut().call(request));
+        let inner = (head_bytes(&request) <= limits.head).then(|| own.stack.call(request));
         EntryFuture {
             inner,
             exchange: Some(exchange),
@@ -279,14 +317,14 @@ where
 }
 
 impl<S> Entry<S> {
-    fn guarded<B>(&self, body: B) -> Body
+    fn guarded<B>(&self, body: B, limits: RequestLimits) -> Body
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let guarded = Guarded::new(body.map_err(refused))
-            .limit(self.body_limit)
-            .idle(self.body_idle, Problem::RequestTimeout);
+            .limit(limits.body)
+            .idle(limits.idle, Problem::RequestTimeout);
         match self.metrics.clone() {
             Some(metrics) => {
                 Body::stream(guarded.on_end(move |ended| metrics.received(ended.bytes)))

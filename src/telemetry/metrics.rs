@@ -1,6 +1,7 @@
 //! How what is counted is shown: every family is declared once, in [`FAMILIES`], which `docs/metrics.md` is checked against.
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
 use http::header::GetAll;
@@ -13,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use crate::metrics::{Metrics, Requests};
 use crate::rate_limit::RateLimits;
+use crate::server::History;
 use crate::token::{IssuerKeys, Verifier};
 
 /// How metrics are written.
@@ -57,6 +59,7 @@ pub(crate) fn exposition(
     metrics: &Metrics,
     verifier: &Verifier,
     rate_limits: &RateLimits,
+    loads: &History,
     format: Format,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -64,6 +67,7 @@ pub(crate) fn exposition(
         metrics: metrics.clone(),
         verifier: verifier.clone(),
         rate_limits: rate_limits.clone(),
+        loads: loads.clone(),
     }));
     let mut written = String::new();
     match format {
@@ -78,6 +82,7 @@ struct Scrape {
     metrics: Metrics,
     verifier: Verifier,
     rate_limits: RateLimits,
+    loads: History,
 }
 
 /// A metric family: name (of a counter without `_total`), type, labels, help, and what it holds now.
@@ -106,7 +111,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 24] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -286,6 +291,35 @@ const FAMILIES: [Family; 22] = [
         },
     ),
     family(
+        "bpmgate_config_reloads",
+        MetricType::Counter,
+        "result",
+        "How often the configuration was loaded again: success or failure",
+        |scrape, encoder| {
+            let History {
+                succeeded, failed, ..
+            } = scrape.loads;
+            counter(
+                &mut encoder.encode_family(&[("result", "success")])?,
+                succeeded,
+            )?;
+            counter(
+                &mut encoder.encode_family(&[("result", "failure")])?,
+                failed,
+            )
+        },
+    ),
+    family(
+        "bpmgate_config_last_load_success_timestamp_seconds",
+        MetricType::Gauge,
+        "",
+        "When the configuration that is in force was loaded, in Unix time",
+        |scrape, encoder| {
+            let since = scrape.loads.loaded_at.duration_since(UNIX_EPOCH);
+            encoder.encode_gauge(&since.unwrap_or_default().as_secs_f64())
+        },
+    ),
+    family(
         "bpmgate_build_info",
         MetricType::Gauge,
         "version",
@@ -425,6 +459,8 @@ mod process {
 
 #[cfg(test)]
 mod tests {
+    use crate::server::Reloads;
+
     use super::*;
     use crate::token::{Issuer, KeySet};
 
@@ -499,6 +535,7 @@ mod tests {
                 &Metrics::default(),
                 &no_issuers(),
                 &RateLimits::default(),
+                &Reloads::default().history(),
                 format,
             )
             .unwrap();

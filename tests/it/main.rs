@@ -31,6 +31,7 @@ mod links;
 mod log;
 mod models;
 mod problem;
+mod reload;
 mod routes;
 mod serve;
 mod shutdown;
