@@ -81,9 +81,8 @@ fn text(engine: &Engine, issuers: &[Issuer], more: &str) -> String {
     }
     for issuer in issuers {
         let (name, keys) = (issuer.url(), issuer.jwks_url());
-        text += &format!(
-            "[[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
-        );
+        let table = format!("issuer = \"{name}\"\njwks_url = \"{keys}\"");
+        text = format!("{text}[[issuers]]\n{table}\naudience = [\"{AUDIENCE}\"]\n");
     }
     text
 }
