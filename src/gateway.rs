@@ -23,10 +23,10 @@ use crate::initiator;
 use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EngineAnswerLayer, EngineHeadersLayer, EngineHealth, ExtractIdentityLayer, InitiatorLayer,
-    LimitCallerLayer, LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer,
-    OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer, RetryLayer, RewritePathLayer, RouteLayer,
-    VerifyTokenLayer,
+    EndLongPollsLayer, EndOfLongPolls, EngineAnswerLayer, EngineHeadersLayer, EngineHealth,
+    ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer, LimitRateLayer, MatchOperationLayer,
+    MeasureEngineLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer,
+    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
 use crate::model::{ModelMemory, Models};
@@ -86,6 +86,8 @@ pub struct Resources {
     pub requests_in_flight_per_caller: usize,
     /// Long polls at once, beside the other requests.
     pub long_polls: usize,
+    /// Ends those that wait when the gateway ends.
+    pub end_of_long_polls: EndOfLongPolls,
     /// Long polls of one caller at once, beside the caller's other requests.
     pub long_polls_per_caller: usize,
     /// How many requests in a time.
@@ -216,6 +218,8 @@ where
                 .with_models(models)
                 .with_metrics(r.metrics.clone()),
         )
+        // above the measurement, which is not to count what the engine did not answer
+        .layer(EndLongPollsLayer::new(r.end_of_long_polls.clone()))
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         .service(engine)

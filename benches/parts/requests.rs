@@ -23,7 +23,7 @@ use bpmgate::config::LogFormat;
 use bpmgate::engine::EngineError;
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
-use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
+use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, EngineHealth};
 use bpmgate::metrics::Metrics;
 use bpmgate::model::{ModelMemory, ModelSettings};
 use bpmgate::rate_limit::RateLimits;
@@ -73,6 +73,7 @@ pub fn gateway(
         queue_timeout: Duration::from_secs(1),
         requests_in_flight_per_caller: 10_000,
         long_polls: 2000,
+        end_of_long_polls: EndOfLongPolls::default(),
         long_polls_per_caller: 50,
         rate_limits: RateLimits::default(),
         response_timeout: Duration::from_secs(30),

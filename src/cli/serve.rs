@@ -61,7 +61,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             .connections(&Limits::from_config(config));
         let (current, current_admin) = (connections.current(), admin_connections.current());
 
-        let stop = stopping(config, || draining.begin())?;
+        let stop = stopping(config, &running.resources, || draining.begin())?;
         let grace = config.server.shutdown_grace;
         let serving = server.serve_on(workers(config), connections, stop, grace);
         info!(%address, admin = admin_address.map(tracing::field::display), "listening");
@@ -140,7 +140,7 @@ pub(super) fn gateway(
     let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
         .with_tls(tls(config)?)
         .with_metrics(resources.metrics.clone());
-    let stop = stopping(config, || ())?;
+    let stop = stopping(config, resources, || ())?;
     let grace = config.server.shutdown_grace;
     Ok(server.serve_on(workers(config), connections, stop, grace))
 }
@@ -152,14 +152,23 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
 /// Ready when the gateway is to accept no more. `begin` is called at the signal, `server.shutdown_delay` before that.
 fn stopping<F: FnOnce()>(
     config: &Config,
+    resources: &Resources,
     begin: F,
 ) -> Result<impl Future<Output = ()> + use<F>, Failure> {
     let signalled = stop_signal()?;
     let delay = config.server.shutdown_delay;
+    let grace = config.server.shutdown_grace;
+    let long_polls = resources.end_of_long_polls.clone();
     Ok(async move {
         signalled.await;
         begin();
         tokio::time::sleep(delay).await;
+        // Time enough to write the answers, before what is left is cut.
+        let patience = grace.saturating_sub(LAST_ANSWERS.min(grace / 4));
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            long_polls.end();
+        });
     })
 }
 
@@ -247,3 +256,6 @@ impl Running {
 fn read(file: Option<&Path>) -> Result<Loaded, ConfigError> {
     load::load(file, std::env::vars_os())
 }
+
+/// How long before the end of `server.shutdown_grace` long polls are answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use crate::engine::{ClientSettings, EngineClient};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EngineHealth};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, EngineHealth};
 use crate::metrics::Metrics;
 use crate::model::{ModelMemory, ModelSettings};
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
@@ -130,6 +130,9 @@ impl Resources {
             queue_timeout: config.server.limits.queue_timeout,
             requests_in_flight_per_caller: config.server.limits.requests_in_flight_per_caller,
             long_polls: config.server.limits.long_polls,
+            end_of_long_polls: kept.map_or_else(EndOfLongPolls::default, |kept| {
+                kept.end_of_long_polls.clone()
+            }),
             long_polls_per_caller: config.server.limits.long_polls_per_caller,
             rate_limits: rate_limits(config, before)?,
             response_timeout: engine.timeouts.response,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bpmgate::body::Body;
 use bpmgate::demo::engine::{Engine, Framing, Script};
 use bpmgate::demo::issuer::Issuer;
+use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use tokio::net::TcpStream;
@@ -159,6 +160,53 @@ async fn a_second_signal_ends_it_at_once() {
     });
     assert!(answer.is_err(), "{answer:?}");
     assert_eq!(ended, Some(1));
+}
+
+/// A worker that has waited in vain asks again; one whose connection breaks has an error.
+#[tokio::test]
+async fn long_polls_that_are_left_are_answered_as_the_engine_would_and_all_else_is_cut() {
+    let mut ending = Ending::start("2s").await;
+    let path = "/engine-rest/external-task/fetchAndLock";
+    ending
+        .engine
+        .script(path, Script::Gate(Box::new(Script::Echo)));
+    let mut polls = JoinSet::new();
+    for number in 0..4 {
+        let address = ending.gateway.address;
+        let request = Request::post("/api/external-task/fetchAndLock")
+            .header("authorization", &ending.token)
+            .header("content-type", "application/json")
+            .body(Body::from(Bytes::from_static(
+                br#"{"workerId":"w","maxTasks":1,"asyncResponseTimeout":1800000,"topics":[]}"#,
+            )));
+        polls.spawn(async move {
+            let client = Client::connect(address, Protocol::BOTH[number % 2]).await;
+            whole(client.send(request.unwrap()).await.unwrap())
+                .await
+                .unwrap()
+        });
+    }
+    let other = Client::connect(ending.gateway.address, Protocol::Http1).await;
+    let request = ending.get("/api/slow");
+    let other = tokio::spawn(async move { other.send(request).await });
+    let engine = &ending.engine;
+    eventually("the requests", || {
+        engine.requests_to(path) == 4 && engine.requests_to("/engine-rest/slow") == 1
+    })
+    .await;
+    let began = std::time::Instant::now();
+    ending.gateway.signal("TERM").await;
+    for answer in soon("the answers", polls.join_all()).await {
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert_eq!(answer.body().as_ref(), b"[]");
+    }
+    assert!(
+        began.elapsed() >= Duration::from_millis(1500),
+        "not earlier than needed"
+    );
+    assert!(soon("the cut", other).await.unwrap().is_err());
+    assert_eq!(ending.gateway.ended().await, Some(0));
 }
 
 /// What a load balancer sends until it has seen that the gateway is not ready is served as before.
