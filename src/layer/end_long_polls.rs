@@ -37,7 +37,7 @@ impl EndOfLongPolls {
     async fn ended(mut told: watch::Receiver<bool>) {
         if told.wait_for(|ended| *ended).await.is_err() {
             // Nobody is left who could end them.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
