@@ -6,11 +6,11 @@
 //! | path | answer |
 //! |---|---|
 //! | `/livez` | 200 `ok`, as long as the process answers at all |
-//! | `/readyz` | 200 if there are keys for every issuer, the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
+//! | `/readyz` | 200 if there are keys for every issuer, a node of the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
 //! | `/metrics` | what is counted, as Prometheus text, or as `OpenMetrics` where `Accept` names it (docs/metrics.md) |
-//! | `/status` | versions, the effective configuration with secrets masked, when it was loaded and why it could not be loaded again, issuers with key ids and ages, requests in flight, and what each rate limit keeps and has refused |
+//! | `/status` | versions, the effective configuration with secrets masked, when it was loaded and why it could not be loaded again, the engine's nodes with health, breaker, version and flavour, issuers with key ids and ages, requests in flight, and what each rate limit keeps and has refused |
 //!
-//! GET and HEAD alone; every other answer is a problem. The engine is asked at most once a second, together with `/health`.
+//! GET and HEAD alone; every other answer is a problem. Each node of the engine is asked at most once a second, together with `/health`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,10 +26,12 @@ use tower::{Layer, Service};
 
 use crate::body::{Body, BoxError};
 use crate::config::Config;
-use crate::engine::EngineError;
-use crate::gateway::{Resources, asked_by_us};
-use crate::layer::own::{json_answer, version_path};
-use crate::layer::{EngineHealth, ProblemLayer, Problems};
+use crate::engine::health::NodeReport;
+use crate::engine::nodes::NodeFigures;
+use crate::engine::{EngineError, Nodes};
+use crate::gateway::Resources;
+use crate::layer::own::json_answer;
+use crate::layer::{ProblemLayer, Problems};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rate_limit::RateLimits;
@@ -47,8 +49,8 @@ pub struct Admin<E> {
 #[derive(Debug)]
 struct Shared {
     verifier: Verifier,
-    engine_health: EngineHealth,
-    version_path: String,
+    nodes: Nodes,
+    engine_path: String,
     /// The effective configuration, secrets masked.
     config: Value,
     metrics: Metrics,
@@ -104,11 +106,11 @@ impl Admin<()> {
         E::Future: Send,
     {
         Ok(Admin {
-            engine: asked_by_us(resources, engine),
+            engine: resources.credentials.layer(engine),
             shared: Arc::new(Shared {
                 verifier: resources.verifier.clone(),
-                engine_health: resources.engine_health.clone(),
-                version_path: version_path(&resources.engine_path),
+                nodes: resources.nodes.clone(),
+                engine_path: resources.engine_path.clone(),
                 config: serde_json::to_value(config)?,
                 metrics: resources.metrics.clone(),
                 rate_limits: resources.rate_limits.clone(),
@@ -153,12 +155,19 @@ where
             .map(|(issuer, _)| issuer.as_str())
             .collect();
         let engine_reachable = self.engine_is_reachable().await;
+        let nodes = self.shared.nodes.health().report().await;
+        let nodes_down: Vec<&str> = nodes
+            .iter()
+            .filter(|node| !node.is_up)
+            .map(|node| node.name.as_str())
+            .collect();
         let draining = self.shared.draining.has_begun();
         let ready = without_keys.is_empty() && engine_reachable && !draining;
         let shape = json!({
             "ready": ready,
             "draining": draining,
             "engine_reachable": engine_reachable,
+            "engine_nodes_down": nodes_down,
             "issuers_without_keys": without_keys,
         });
         let mut answer = json_answer(shape.to_string().into());
@@ -191,13 +200,21 @@ where
             "last_error": history.failure.as_ref().map(|(_, why)| why),
             "needs_restart": history.waiting,
         });
+        let engine_reachable = self.engine_is_reachable().await;
+        let reports = shared.nodes.health().report().await;
+        let nodes: Vec<Value> = reports
+            .iter()
+            .zip(shared.nodes.figures())
+            .map(|(report, figures)| node_status(report, &figures))
+            .collect();
         let shape = json!({
             "versions": { "bpmgate": env!("CARGO_PKG_VERSION") },
             "started_at": time(history.began_at),
             "uptime_seconds": history.began.elapsed().as_secs(),
             "configuration": reload,
             "draining": shared.draining.has_begun(),
-            "engine_reachable": self.engine_is_reachable().await,
+            "engine_reachable": engine_reachable,
+            "engine_nodes": nodes,
             "issuers": issuers,
             "requests_in_flight": shared.metrics.in_flight(),
             "requests_queued": shared.metrics.requests_queued(),
@@ -214,25 +231,37 @@ where
             verifier,
             metrics,
             rate_limits,
+            nodes,
             reloads,
             ..
         } = &*self.shared;
-        let text = exposition(metrics, verifier, rate_limits, &reloads.history(), format)
+        let loads = reloads.history();
+        let text = exposition(metrics, verifier, rate_limits, nodes, &loads, format)
             .map_err(|_| Problem::Internal)?;
         Ok(text_answer(text.into(), format.content_type()))
     }
 
     async fn engine_is_reachable(&self) -> bool {
         let Shared {
-            engine_health,
-            version_path,
-            ..
+            nodes, engine_path, ..
         } = &*self.shared;
-        engine_health
-            .ask(self.engine.clone(), version_path)
-            .await
-            .is_success()
+        nodes.health().ask(self.engine.clone(), engine_path).await
     }
+}
+
+fn node_status(report: &NodeReport, figures: &NodeFigures<'_>) -> Value {
+    json!({
+        "node": report.name,
+        "up": report.is_up,
+        "status": report.status,
+        "asked_seconds_ago": report.age.map(|age| age.as_secs()),
+        "version": report.version,
+        "product": report.product,
+        "breaker": figures.breaker.as_str(),
+        "connections_open": figures.open,
+        "connections_idle": figures.idle,
+        "requests": figures.requests,
+    })
 }
 
 fn issuer_status(issuer: &str, keys: &IssuerKeys) -> Value {

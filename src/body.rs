@@ -192,10 +192,16 @@ impl<B: HttpBody> Guarded<B> {
         self
     }
 
-    /// Calls `hook` once: when the body has ended, has failed, or is dropped.
+    /// Calls `hook` once: when the body has ended, has failed, or is dropped; after a hook that is there already.
     #[must_use]
     pub fn on_end(mut self, hook: impl FnOnce(Ended) + Send + 'static) -> Self {
-        self.end = Some(Box::new(hook));
+        self.end = Some(match self.end.take() {
+            None => Box::new(hook),
+            Some(earlier) => Box::new(move |ended| {
+                earlier(ended);
+                hook(ended);
+            }),
+        });
         self
     }
 }

@@ -246,9 +246,10 @@ impl Default for Admin {
 pub struct Engine {
     /// Where the engine's REST API begins, without query. `http://` to a host that is not loopback is warned of.
     pub url: HttpUrl,
-    /// Several nodes of one engine cluster, as URLs without path; they stand in for the host of `url`.
+    /// Several nodes of one engine cluster on one database, at most 64, as URLs without path: `["http://engine-1:8080", "http://engine-2:8080"]`.
+    /// They stand in for the host of `url`, which only says the path then. The one with the fewest requests in flight gets the next.
     pub nodes: Vec<HttpUrl>,
-    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`.
+    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`, or of the node.
     pub preserve_host: bool,
     /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
     pub ca_file: PathBuf,
@@ -262,6 +263,10 @@ pub struct Engine {
     pub timeouts: Timeouts,
     /// When a failed request is sent again.
     pub retry: Retry,
+    /// Whether a node is there.
+    pub health: Health,
+    /// When one of several nodes is left out.
+    pub breaker: Breaker,
 }
 
 impl Default for Engine {
@@ -276,6 +281,8 @@ impl Default for Engine {
             credentials: Credentials::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            health: Health::default(),
+            breaker: Breaker::default(),
         }
     }
 }
@@ -336,6 +343,11 @@ pub struct Timeouts {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub idle_connection: Duration,
+    /// How long a connection is used, before a new one takes its place: for that the name of the engine is resolved again, so a change of
+    /// its address is followed in this time. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub connection_age: Duration,
 }
 
 impl Default for Timeouts {
@@ -344,6 +356,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(30),
             idle_connection: Duration::from_mins(1),
+            connection_age: Duration::from_mins(5),
         }
     }
 }
@@ -352,13 +365,20 @@ impl Default for Timeouts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD.
+    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD; never a long poll.
     #[schemars(range(max = 10))]
     pub attempts: u32,
     /// Pause before the first of these; it doubles with each.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub backoff: Duration,
+    /// So many of a hundred requests may be sent again, counted over ten seconds, from 0 to 100, so that an engine that is full does not get
+    /// several times as many. It is kept as one of so many: 20 is one of five, and 30 one of three. More fail at once.
+    #[schemars(range(max = 100))]
+    pub budget_percent: u8,
+    /// So many a second may be sent again beside that, for times of few requests. At most 1000000; the workers share it.
+    #[schemars(range(max = 1_000_000))]
+    pub budget_floor: u32,
 }
 
 impl Default for Retry {
@@ -366,6 +386,53 @@ impl Default for Retry {
         Self {
             attempts: 3,
             backoff: Duration::from_millis(500),
+            budget_percent: 20,
+            budget_floor: 10,
+        }
+    }
+}
+
+/// `[engine.health]`: whether a node is there, by `GET {path}/version` with the gateway's own account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Pause between two checks of a node. `"0s"`: it is asked only when `/health`, `/readyz` or `/status` are.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub interval: Duration,
+    /// How long the answer may take; a node that takes longer, or answers with anything but 2xx, gets no requests where another is there. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub timeout: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[engine.breaker]`: when one of several nodes is left out. With one node alone there is no breaker, and where no other node is there it
+/// gets requests all the same.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Breaker {
+    /// After so many exchanges in a row that failed: no connection, or one that broke before the answer. 0: never.
+    pub failures: u32,
+    /// How long it is left out, before one request tries it again. Not zero.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub pause: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            pause: Duration::from_secs(5),
         }
     }
 }
@@ -801,10 +868,19 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// The least important log lines that are written.
     pub log_level: LogLevel,
-    /// OTLP collector that traces are sent to. Empty: none.
+    /// OTLP collector that traces are sent to, by OTLP over HTTP with Protobuf: `"http://localhost:4318"`. `/v1/traces` is added. Empty: no
+    /// traces. `docs/traces.md` describes the spans.
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
+    /// Share of traces that are sampled, from 0 to 1. It decides where a request brings no `traceparent`; else what that says holds.
+    #[schemars(range(min = 0, max = 1))]
+    pub trace_sampling: f64,
+    /// Spans that wait to be sent, at most. More are dropped and counted: requests never wait for a collector.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub trace_queue: usize,
+    /// Whether spans name the caller (`enduser.id`), as the access log does.
+    pub trace_users: bool,
     /// Where the audit log goes: `"stdout"` or a file, which is appended to. Empty: there is none. A request that writes and cannot be
     /// recorded is refused; `docs/audit.md` describes the lines.
     pub audit_log: String,
@@ -816,6 +892,9 @@ impl Default for Telemetry {
             log_format: LogFormat::Text,
             log_level: LogLevel::Info,
             otlp_endpoint: None,
+            trace_sampling: 1.0,
+            trace_queue: 2048,
+            trace_users: false,
             audit_log: String::new(),
         }
     }

@@ -1,14 +1,23 @@
-//! The way to the engine: one exchange over a pooled connection, and what can go wrong with it.
+//! The way to the engine: its nodes, one exchange over a pooled connection, and what can go wrong with it.
 
+#[cfg(feature = "fetch")]
 pub mod client;
+#[cfg(feature = "fetch")]
 mod connection;
+pub mod health;
+#[cfg(feature = "fetch")]
+pub mod nodes;
 
 use http::Request;
 
 use crate::body::Body;
 use crate::problem::Problem;
 
+#[cfg(feature = "fetch")]
 pub use client::{ClientIdentity, ClientSettings, EngineClient};
+pub use health::{EngineHealth, HealthSettings};
+#[cfg(feature = "fetch")]
+pub use nodes::{BreakerSettings, Nodes};
 
 /// Why an exchange with the engine failed, and whether it may be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +28,8 @@ pub struct EngineError {
     /// The request, where not a byte of it was sent: then, and only then, it may be sent again
     /// whatever it asks for.
     pub unsent: Option<Box<Request<Body>>>,
+    /// The node that it was tried on, by its place; 0 where there is one.
+    pub node: usize,
     /// The cause, for the log.
     #[source]
     pub source: Option<crate::body::BoxError>,

@@ -12,27 +12,28 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tower::util::{Either, option_layer};
-use tower::{Service, ServiceBuilder};
+use tower::{Layer as _, Service, ServiceBuilder};
 
 use crate::access::AccessRules;
 use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Nodes};
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EndLongPollsLayer, EndOfLongPolls, EngineAnswerLayer, EngineHeadersLayer, EngineHealth,
-    ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer, LimitRateLayer, MatchOperationLayer,
-    MeasureEngineLayer, NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer,
-    RetryLayer, RewritePathLayer, RouteLayer, VerifyTokenLayer,
+    EndLongPollsLayer, EndOfLongPolls, EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer,
+    InitiatorLayer, LimitCallerLayer, LimitRateLayer, MatchOperationLayer, MeasureEngineLayer,
+    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer,
+    RewritePathLayer, RouteLayer, TraceEngineLayer, TraceLayer, VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
 use crate::model::{ModelMemory, Models};
 use crate::problem::Problem;
 use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
+use crate::traces::Traces;
 use crate::workflow::{WorkflowLayer, openapi};
 
 /// What the layers work with.
@@ -44,10 +45,14 @@ pub struct Resources {
     pub engine_path: String,
     /// The engine's address, where `/health` may name it.
     pub shown_engine_url: Option<String>,
-    /// What the engine said last when it was asked whether it is there.
-    pub engine_health: EngineHealth,
+    /// The engine's nodes.
+    pub nodes: Nodes,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who makes spans of requests, if anybody does.
+    pub traces: Option<Traces>,
+    /// The engine's host and port, as spans name it.
+    pub engine_address: (String, u16),
     /// What clients call the gateway; without it the request says so.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` are believed.
@@ -98,6 +103,8 @@ pub struct Resources {
     pub retry_attempts: u32,
     /// The first wait between two tries.
     pub retry_backoff: Duration,
+    /// How many of these there may be.
+    pub retry_budget: RetryBudget,
 }
 
 /// Builds the gateway over a service that sends requests to the engine.
@@ -122,6 +129,7 @@ where
     E::Future: Send,
 {
     let r = resources;
+    let asked_once = r.credentials.layer(engine.clone());
     let asked_by_us = asked_by_us(r, engine.clone());
     let engine = reached(r, engine);
     let models = r
@@ -133,8 +141,8 @@ where
         .workflow_prefix
         .as_deref()
         .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
-    let own = Own::new(asked_by_us, &r.engine_path, r.shown_engine_url.clone())
-        .with_health(r.engine_health.clone())
+    let own = Own::new(asked_once, &r.engine_path, r.shown_engine_url.clone())
+        .with_health(r.nodes.health().clone())
         .with_document(document, r.public_url.as_deref())
         .with_pages(r.pages.clone());
     let pages = r.pages.iter().map(Pages::path);
@@ -142,6 +150,10 @@ where
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
         .layer(ObserveLayer::with_metrics(r.metrics.clone()))
+        // the whole of what the client sees; below the line in the log, which names the trace
+        .layer(option_layer(r.traces.clone().map(|traces| {
+            TraceLayer::new(traces, r.trusted_proxies.clone())
+        })))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -222,6 +234,11 @@ where
         .layer(EndLongPollsLayer::new(r.end_of_long_polls.clone()))
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
+        // the same, as a span that the engine can continue
+        .layer(option_layer(r.traces.clone().map(|traces| {
+            let (host, port) = &r.engine_address;
+            TraceEngineLayer::new(traces, host, *port)
+        })))
         .service(engine)
 }
 
@@ -239,7 +256,7 @@ fn limit_rate(
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.
-pub fn asked_by_us<E>(
+fn asked_by_us<E>(
     resources: &Resources,
     engine: E,
 ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
@@ -283,6 +300,7 @@ where
         // next to the engine: only here it is known whether anything was sent
         .layer(
             RetryLayer::new(resources.retry_attempts, resources.retry_backoff)
+                .with_budget(resources.retry_budget.clone())
                 .with_metrics(resources.metrics.clone()),
         )
         .service(engine)

@@ -30,6 +30,10 @@ pub mod problems;
 pub mod retry;
 pub mod rewrite_path;
 pub mod route;
+#[cfg(feature = "fetch")]
+pub mod trace;
+#[cfg(feature = "fetch")]
+pub mod trace_engine;
 pub mod verify_token;
 
 pub use admit::{Admit, AdmitLayer};
@@ -51,11 +55,15 @@ pub use match_operation::{MatchOperation, MatchOperationLayer};
 pub use measure_engine::{MeasureEngine, MeasureEngineLayer};
 pub use normalize_path::{NormalizePath, NormalizePathLayer};
 pub use observe::{Observe, ObserveLayer};
-pub use own::{EngineHealth, OWN_PATHS, Own};
+pub use own::{OWN_PATHS, Own};
 pub use pages::Pages;
 pub use problems::{ProblemLayer, Problems};
 #[cfg(feature = "fetch")]
-pub use retry::{Retry, RetryLayer};
+pub use retry::{Retry, RetryBudget, RetryLayer};
 pub use rewrite_path::{RewritePath, RewritePathLayer};
 pub use route::{Route, RouteLayer};
+#[cfg(feature = "fetch")]
+pub use trace::{Trace, TraceLayer};
+#[cfg(feature = "fetch")]
+pub use trace_engine::{TraceEngine, TraceEngineLayer};
 pub use verify_token::{VerifyToken, VerifyTokenLayer};

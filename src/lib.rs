@@ -150,7 +150,6 @@ pub mod demo;
 #[cfg(feature = "docs")]
 #[doc(hidden)]
 pub mod docs;
-#[cfg(feature = "fetch")]
 pub mod engine;
 pub mod forwarded;
 #[cfg(feature = "fetch")]
@@ -173,6 +172,9 @@ pub mod splice;
 #[doc(hidden)]
 pub mod telemetry;
 pub mod token;
+pub mod trace_context;
+#[cfg(feature = "fetch")]
+pub mod traces;
 #[cfg(feature = "fetch")]
 mod worker;
 pub mod workflow;

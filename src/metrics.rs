@@ -25,9 +25,12 @@ struct Counters {
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
     retries: AtomicU64,
+    retries_withheld: AtomicU64,
     rewritten: AtomicU64,
     long_polls: AtomicU64,
     queued: AtomicU64,
+    /// By `SpanEnd`.
+    spans: [AtomicU64; SPAN_ENDS.len()],
     whole: Histogram,
     engine: Histogram,
 }
@@ -62,6 +65,21 @@ const OUTCOMES: [&str; 7] = [
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 const SUCCESS: usize = 2;
 
+/// What became of a span that had ended.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpanEnd {
+    /// The collector has taken it.
+    Sent,
+    /// There was no room for it.
+    Dropped,
+    /// It could not be sent.
+    Failed,
+}
+
+/// The names of `SpanEnd`, in its order.
+const SPAN_ENDS: [&str; 3] = ["sent", "dropped", "failed"];
+
 /// The methods by name; all others are the last.
 const METHODS: [&str; 10] = [
     "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "_OTHER",
@@ -87,9 +105,11 @@ impl Default for Metrics {
             request_bytes: AtomicU64::default(),
             answer_bytes: AtomicU64::default(),
             retries: AtomicU64::default(),
+            retries_withheld: AtomicU64::default(),
             rewritten: AtomicU64::default(),
             long_polls: AtomicU64::default(),
             queued: AtomicU64::default(),
+            spans: Default::default(),
             whole: Histogram::default(),
             engine: Histogram::default(),
         }))
@@ -146,6 +166,20 @@ impl Metrics {
     #[cfg(feature = "fetch")]
     pub(crate) fn retried(&self) {
         add(&self.0.retries, 1);
+    }
+
+    /// A request was not sent to the engine again, as there was no try left for it.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn withheld_retry(&self) {
+        add(&self.0.retries_withheld, 1);
+    }
+
+    /// So many spans were sent, or were not.
+    #[cfg(feature = "server")]
+    pub(crate) fn spans_ended(&self, end: SpanEnd, spans: u64) {
+        if let Some(counter) = self.0.spans.get(end as usize) {
+            add(counter, spans);
+        }
     }
 
     /// A body goes to the engine otherwise than it came.
@@ -262,6 +296,10 @@ impl Metrics {
         read(&self.0.retries)
     }
 
+    pub(crate) fn retries_withheld(&self) -> u64 {
+        read(&self.0.retries_withheld)
+    }
+
     pub(crate) fn rewritten_bodies(&self) -> u64 {
         read(&self.0.rewritten)
     }
@@ -272,6 +310,11 @@ impl Metrics {
 
     pub(crate) fn requests_queued(&self) -> u64 {
         read(&self.0.queued)
+    }
+
+    /// What became of spans.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        SPAN_ENDS.into_iter().zip(self.0.spans.iter().map(read))
     }
 
     /// The durations of whole requests, and of the engine alone.

@@ -154,6 +154,13 @@ impl Match {
             .find(|(known, _)| *known == name)
             .map(|(_, value)| &**value)
     }
+
+    /// The key of a process definition, where the path names one.
+    #[must_use]
+    pub fn process_key(&self) -> Option<&str> {
+        let is_of_process = self.operation.path.starts_with("/process-definition/key/");
+        self.param("key").filter(|_| is_of_process)
+    }
 }
 
 /// The table, compiled into a tree of path segments.

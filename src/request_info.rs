@@ -10,6 +10,7 @@ use crate::identity::Identity;
 use crate::layer::CallerPermit;
 use crate::model::Believed;
 use crate::operation::Operation;
+use crate::trace_context::TraceId;
 
 /// The address of the peer that holds the connection; put into the extensions by the server.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,9 @@ struct Fields {
     believed: OnceLock<Arc<Believed>>,
     model_changed: OnceLock<()>,
     permit: OnceLock<CallerPermit>,
+    trace_id: OnceLock<TraceId>,
+    recorded: OnceLock<()>,
+    process_key: OnceLock<String>,
 }
 
 macro_rules! finding {
@@ -109,6 +113,18 @@ impl Findings {
     finding! {
         /// The caller's place among their requests in flight, held until the report.
         permit, note_permit, CallerPermit
+    }
+    finding! {
+        /// The trace it belongs to: the client's, or our own.
+        trace_id, note_trace_id, TraceId
+    }
+    finding! {
+        /// That a span of it is recorded.
+        recorded, note_recorded, ()
+    }
+    finding! {
+        /// The key of the process definition that the path names, noted for a span alone; as long as a text of the audit log at most.
+        process_key, note_process_key, String
     }
     finding! {
         /// The code of the problem that the gateway answered with.

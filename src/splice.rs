@@ -55,6 +55,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
+use foldhash::quality::RandomState;
+
 mod error;
 mod plain;
 mod scan;
@@ -238,6 +240,69 @@ impl<'a> Reader<'a> {
         Ok(object)
     }
 
+    /// Walks an object as [`object`](Self::object) does, where nothing is removed and the usual names are `known`:
+    /// those need no list to be told apart.
+    ///
+    /// # Errors
+    /// As [`object`](Self::object); a known name that occurs again is refused at once.
+    #[inline]
+    pub fn record<E, const N: usize>(
+        &mut self,
+        known: [&'static str; N],
+        mut member: impl FnMut(&mut Self, &str) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<SpliceError>,
+    {
+        const { assert!(N <= 64, "a bit for each known name") };
+        self.blanks();
+        self.open(b'{', "an object")?;
+        let first_name = self.names.len();
+        let mut seen = 0_u64;
+        self.blanks();
+        if self.byte() == Some(b'}') {
+            self.close();
+            return Ok(());
+        }
+        loop {
+            self.blanks();
+            let begin = self.at;
+            self.members += 1;
+            if self.members > MAX_MEMBERS {
+                return Err(SpliceError::TooMany { at: begin }.into());
+            }
+            let as_it_is = known.iter().position(|known| self.over_name(known));
+            let (index, name) = if let Some(name) = as_it_is.and_then(|index| known.get(index)) {
+                (as_it_is, Cow::Borrowed(*name))
+            } else {
+                let name = self.name()?;
+                (known.iter().position(|known| *known == name), name)
+            };
+            if let Some(index) = index {
+                if seen & (1 << index) != 0 {
+                    return Err(SpliceError::duplicate(&name, begin).into());
+                }
+                seen |= 1 << index;
+            }
+            member(self, &name)?;
+            if index.is_none() {
+                self.names.push((begin, name));
+            }
+            self.blanks();
+            match self.byte() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                _ => return Ok(self.expected("`,` or `}`")?),
+            }
+        }
+        if self.names.len() > first_name {
+            self.unique(first_name)?;
+            self.names.truncate(first_name);
+        }
+        self.close();
+        Ok(())
+    }
+
     /// Walks an array: calls `element` for each, the reader standing before it.
     ///
     /// # Errors
@@ -337,6 +402,13 @@ impl<'a> Reader<'a> {
         self.text()
     }
 
+    /// Skips a string if it is this text, spelled without escapes.
+    #[inline]
+    pub fn skip_str(&mut self, text: &'static str) -> bool {
+        self.blanks();
+        self.over_text(text)
+    }
+
     /// Puts members, written as JSON (`"a":1,"b":2`), behind the last of an object that has just been
     /// walked.
     pub fn append(&mut self, object: Object, members: &str) {
@@ -385,8 +457,8 @@ impl<'a> Reader<'a> {
 
     /// Refuses a name that occurs twice among those from `first` on.
     ///
-    /// A few names are compared pairwise; many are looked up by a keyed hash (keyed, so that nobody can
-    /// send names that collide), which takes no quadratic time.
+    /// A few names are compared pairwise; many are looked up by a hash that is seeded anew for each object, so that
+    /// nobody can send names that collide, which takes no quadratic time.
     fn unique(&self, first: usize) -> Result<(), SpliceError> {
         let names = self.names.get(first..).unwrap_or_default();
         let again = if names.len() <= FEW {
@@ -396,7 +468,7 @@ impl<'a> Reader<'a> {
                 before.any(|(_, name)| *name == again.1).then_some(again)
             })
         } else {
-            let mut seen = HashSet::with_capacity(names.len());
+            let mut seen = HashSet::with_capacity_and_hasher(names.len(), RandomState::default());
             names.iter().find(|(_, name)| !seen.insert(&**name))
         };
         match again {

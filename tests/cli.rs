@@ -138,18 +138,20 @@ fn what_check_prints_is_a_configuration_again() {
 fn warnings_go_to_standard_error_and_are_no_failure() {
     let here = Here::with(
         "config.toml",
-        &format!("{GOOD}[telemetry]\notlp_endpoint = \"http://localhost:4318\"\n"),
+        &format!("{GOOD}[telemetry]\notlp_endpoint = \"http://collector:4318\"\n"),
     );
     let run = here.run(&["check"], &[]);
     assert_eq!(run.code, Some(0));
     assert_eq!(
         run.stderr,
         "\
-warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent
+warning: `telemetry.otlp_endpoint` is an http:// URL: what the spans say can be read and changed on the way
  --> config.toml:7:1
   |
-7 | otlp_endpoint = \"http://localhost:4318\"
-  | ^^^^^^^^^^^^^ not supported yet
+7 | otlp_endpoint = \"http://collector:4318\"
+  | ^^^^^^^^^^^^^
+  |
+hint: use https:// unless the network between is trusted
 
 "
     );

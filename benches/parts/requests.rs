@@ -20,10 +20,10 @@ use std::time::Duration;
 use bpmgate::access::{AccessRules, Builtin};
 use bpmgate::body::Body;
 use bpmgate::config::LogFormat;
-use bpmgate::engine::EngineError;
+use bpmgate::engine::{EngineError, Nodes};
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
-use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, EngineHealth};
+use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, RetryBudget};
 use bpmgate::metrics::Metrics;
 use bpmgate::model::{ModelMemory, ModelSettings};
 use bpmgate::rate_limit::RateLimits;
@@ -45,11 +45,13 @@ pub fn gateway(
     issued: &Issued,
 ) -> impl Service<Ask, Response = StatusCode, Error = Infallible> + Clone + use<> {
     let resources = Resources {
+        traces: None,
+        engine_address: ("127.0.0.1".to_owned(), 8080),
         prefixes: prefixes(),
         engine_path: "/engine-rest".to_owned(),
         shown_engine_url: None,
         metrics: Metrics::default(),
-        engine_health: EngineHealth::default(),
+        nodes: Nodes::default(),
         public_url: None,
         trusted_proxies: TrustedProxies::default(),
         preserve_host: true,
@@ -79,6 +81,7 @@ pub fn gateway(
         response_timeout: Duration::from_secs(30),
         retry_attempts: 3,
         retry_backoff: Duration::from_millis(500),
+        retry_budget: RetryBudget::new(20, 10, 0),
     };
     let xml = json!({"id": "order:1:7", "bpmn20Xml": demo::engine::SAMPLE});
     let (xml, definition) = (Bytes::from(xml.to_string()), r#"{"id":"order:1:7"}"#);

@@ -19,7 +19,7 @@ use crate::demo::banner;
 use crate::demo::engine::{Engine, SAMPLE, Settings, VACATION};
 use crate::demo::issuer::Issuer;
 use crate::demo::{page, people};
-use crate::engine::EngineClient;
+use crate::engine::{EngineClient, Nodes};
 use crate::layer::CredentialsLayer;
 use crate::telemetry;
 
@@ -87,7 +87,8 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
         resources.pages = page::pages(&issuer.url(), &client);
         let has_page = resources.pages.is_some();
         issuer.offer_sign_in(client);
-        let client = EngineClient::from_config(&config).map_err(Failure::Running)?;
+        let client =
+            EngineClient::from_config(&config, &resources.nodes).map_err(Failure::Running)?;
         let serving = serve::gateway(&config, &resources, client, server)?;
         let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
         print(&banner::text(address, has_page, url.as_str(), &alice, &bob))?;
@@ -105,7 +106,10 @@ fn parse(url: &str) -> Result<HttpUrl, Failure> {
 async fn deploy(config: &Config, key: &str, model: &str) -> Result<bool, BoxError> {
     let credentials = &config.engine.credentials;
     let basic = CredentialsLayer::basic(&credentials.username, credentials.password.expose());
-    let engine = basic.layer(EngineClient::from_config(config)?);
+    let engine = basic.layer(EngineClient::from_config(
+        config,
+        &Nodes::from_config(config),
+    )?);
     let root = config.engine.url.base_path();
     let ask = Request::get(format!("{root}/process-definition/key/{key}")).body(Body::empty())?;
     let answer = tokio::time::timeout(PATIENCE, engine.clone().oneshot(ask)).await??;

@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
+use tokio::sync::Notify;
+use tower::Layer as _;
 use tracing::{error, info, warn};
 
 use super::{Failure, tell_warnings};
@@ -14,7 +17,7 @@ use crate::admin::{Admin, Draining};
 use crate::audit::Target;
 use crate::body::BoxError;
 use crate::config::{self, Config, ConfigError, Loaded, load};
-use crate::engine::EngineClient;
+use crate::engine::{EngineClient, Nodes};
 use crate::gateway::{Resources, stack};
 use crate::server::reload::{Stamp, stamp};
 use crate::server::{Connections, Limits, Reloading, Reloads, Server, Tls, stop_signal, workers};
@@ -61,9 +64,15 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             .connections(&Limits::from_config(config));
         let (current, current_admin) = (connections.current(), admin_connections.current());
 
-        let stop = stopping(config, &running.resources, || draining.begin())?;
+        let signalled = OnceLock::new();
+        let stop = stopping(config, &running.resources, || {
+            let _ = signalled.set(Instant::now());
+            draining.begin();
+        })?;
         let grace = config.server.shutdown_grace;
         let serving = server.serve_on(workers(config), connections, stop, grace);
+        // The same after every reload.
+        let traces = running.resources.traces.clone();
         info!(%address, admin = admin_address.map(tracing::field::display), "listening");
         let administering = async {
             let forever = std::future::pending();
@@ -76,7 +85,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
                 None => forever.await,
             }
         };
-        let running = RefCell::new(running);
+        let (running, replaced) = (RefCell::new(running), Notify::new());
         let apply = |config: &Config| {
             let next = running.borrow().followed_by(config)?;
             let admin = admin(&next)?;
@@ -86,7 +95,17 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             current_admin.replace(admin.service(), limits);
             logging.set_level(config.telemetry.log_level);
             running.replace(next);
+            replaced.notify_one();
             Ok(())
+        };
+        let watching = async {
+            loop {
+                let watching = running.borrow().watching();
+                tokio::select! {
+                    () = watching => {}
+                    () = replaced.notified() => {}
+                }
+            }
         };
         let reloading = reloading.run(read, || running.borrow().reopen_audit_log(), apply);
         tokio::select! {
@@ -94,11 +113,21 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             // It answers until the last request is done.
             () = administering => {}
             () = reloading => {}
+            () = watching => {}
+        }
+        if let Some(traces) = traces {
+            // The last spans have what is left of the grace, and no collector holds up the end.
+            let spent = signalled.get().map(Instant::elapsed).unwrap_or_default();
+            let left = (config.server.shutdown_delay + grace).saturating_sub(spent);
+            traces.shutdown(left.min(LAST_SPANS));
         }
         info!("stopped");
         Ok(())
     })
 }
+
+/// How long the last spans may take on their way.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// Each connection is an open file, and many systems give a process 1024 of them unless it asks for more: idle clients would
 /// have them all.
@@ -137,12 +166,27 @@ pub(super) fn gateway(
     engine: EngineClient,
     server: Server,
 ) -> Result<impl Future<Output = io::Result<()>> + use<>, Failure> {
+    let watching = watching(resources, engine.clone());
     let connections = Connections::new(stack(resources, engine), Limits::from_config(config))
         .with_tls(tls(config)?)
         .with_metrics(resources.metrics.clone());
     let stop = stopping(config, resources, || ())?;
     let grace = config.server.shutdown_grace;
-    Ok(server.serve_on(workers(config), connections, stop, grace))
+    let serving = server.serve_on(workers(config), connections, stop, grace);
+    Ok(async {
+        tokio::select! {
+            served = serving => served,
+            () = watching => Ok(()),
+        }
+    })
+}
+
+/// Asks the engine's nodes whether they are there, for ever.
+fn watching(resources: &Resources, engine: EngineClient) -> impl Future<Output = ()> + use<> {
+    let health = resources.nodes.health().clone();
+    let asked = resources.credentials.layer(engine);
+    let root = resources.engine_path.clone();
+    async move { health.watch(asked, &root).await }
 }
 
 fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
@@ -217,28 +261,37 @@ impl EngineSettings {
 
 impl Running {
     fn start(config: &Config) -> Result<Self, Failure> {
+        let resources = resources(config)?;
         Ok(Self {
             config: config.clone(),
-            resources: resources(config)?,
             engine_settings: EngineSettings::of(config),
-            engine: EngineClient::from_config(config).map_err(Failure::Running)?,
+            engine: EngineClient::from_config(config, &resources.nodes)
+                .map_err(Failure::Running)?,
+            resources,
         })
     }
 
     /// What this configuration comes to: of what is in force, all that it does not change goes on.
     fn followed_by(&self, config: &Config) -> Result<Self, BoxError> {
         let engine_settings = EngineSettings::of(config);
+        let before = &self.resources;
+        // A client that goes on has nodes that go on: what makes them is among its settings.
+        let nodes = Nodes::following(config, (&self.config, &before.nodes));
         let engine = if self.engine_settings == engine_settings {
             self.engine.clone()
         } else {
-            EngineClient::from_config(config)?
+            EngineClient::from_config(config, &nodes)?
         };
         Ok(Self {
             config: config.clone(),
-            resources: Resources::following(config, Some((&self.config, &self.resources)))?,
+            resources: Resources::following(config, Some((&self.config, before)), nodes)?,
             engine,
             engine_settings,
         })
+    }
+
+    fn watching(&self) -> impl Future<Output = ()> + use<> {
+        watching(&self.resources, self.engine.clone())
     }
 
     /// So that a file that was renamed is let go.

@@ -159,6 +159,19 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         self.deserialize_u64(visitor)
     }
 
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let number = match &self.node.value {
+            Value::Other(text) => text.parse().ok(),
+            Value::Raw(text) => text.parse().ok(),
+            Value::Integer(_) => return self.deserialize_any(visitor),
+            Value::Boolean(_) | Value::String(_) | Value::List(_) | Value::Table(_) => None,
+        };
+        match number {
+            Some(number) => visitor.visit_f64(number),
+            None => Err(Fault::expected(self.node.unexpected(), &"a number")),
+        }
+    }
+
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.value {
             Value::List(elements) => self.read_list(elements, visitor),
@@ -213,7 +226,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct
+        i8 i16 i32 i64 i128 u8 u16 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct
         tuple tuple_struct map identifier ignored_any
     }
 }

@@ -1,7 +1,7 @@
 //! Keys that are accepted but do nothing yet, as one table: a row goes when its key starts to work.
 //!
-//! A row speaks only where the user set the key himself. It is an error where going on in silence would be unsafe: one node
-//! where several were asked for.
+//! A row speaks only where the user set the key himself. It is an error, as going on in silence would be unsafe: another
+//! account than the one that was asked for.
 
 use super::diagnostic::{Finding, Severity};
 use super::{Config, CredentialsMode};
@@ -10,7 +10,6 @@ use super::{Config, CredentialsMode};
 pub(super) struct NotYet {
     /// The key.
     pub(super) key: &'static str,
-    severity: Severity,
     /// Whether the value asks for what is not there.
     asked: fn(&Config) -> bool,
     /// Follows the key in a message.
@@ -26,33 +25,18 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
             let finding = Finding::said(row.key, format!("`{}` {}", row.key, row.title))
                 .with_label("not supported yet");
             Finding {
-                severity: row.severity,
+                severity: Severity::Error,
                 ..finding
             }
         })
         .collect()
 }
 
-pub(super) const NOT_YET: [NotYet; 3] = [
-    NotYet {
-        key: "engine.nodes",
-        severity: Severity::Error,
-        asked: |config| !config.engine.nodes.is_empty(),
-        title: "is not supported yet, and all requests would go to `engine.url`",
-    },
-    NotYet {
-        key: "engine.credentials.mode",
-        severity: Severity::Error,
-        asked: |config| !is_supported_mode(config.engine.credentials.mode),
-        title: "supports `basic` and `none` so far",
-    },
-    NotYet {
-        key: "telemetry.otlp_endpoint",
-        severity: Severity::Warning,
-        asked: |config| config.telemetry.otlp_endpoint.is_some(),
-        title: "does nothing yet: no traces are sent",
-    },
-];
+pub(super) const NOT_YET: [NotYet; 1] = [NotYet {
+    key: "engine.credentials.mode",
+    asked: |config| !is_supported_mode(config.engine.credentials.mode),
+    title: "supports `basic` and `none` so far",
+}];
 
 fn is_supported_mode(mode: CredentialsMode) -> bool {
     match mode {

@@ -7,9 +7,11 @@ use super::diagnostic::Finding;
 use super::units::DurationText;
 use super::{
     Access, Algorithm, ByteSize, Config, Cors, CredentialsMode, Engine, HttpUrl, Initiator, Issuer,
-    RateLimit, RateLimitBy, RateLimitCounts, Rule, Server, UNSET_ISSUER,
+    RateLimit, RateLimitBy, RateLimitCounts, Rule, Server, Telemetry, UNSET_ISSUER,
 };
 use crate::access::{Builtin, ObjectTypes};
+use crate::engine::nodes::MAX_NODES;
+use crate::layer::retry::MAX_FLOOR;
 use crate::operation::Catalogue;
 use crate::rate_limit::RateLimitError;
 use crate::server::tls::{self, TlsFileError};
@@ -32,6 +34,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
     cors(&config.cors, &mut findings);
+    telemetry(&config.telemetry, &mut findings);
     findings
 }
 
@@ -119,11 +122,13 @@ fn unusable(error: TlsFileError) -> Finding {
 
 fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
     findings.extend(without_query("engine.url", &engine.url));
-    findings.extend(in_plain_text(
-        "engine.url",
-        &engine.url,
-        "the engine's credentials",
-    ));
+    if engine.nodes.is_empty() {
+        findings.extend(in_plain_text(
+            "engine.url",
+            &engine.url,
+            "the engine's credentials",
+        ));
+    }
     let path = engine.url.base_path();
     if path
         .split('/')
@@ -137,15 +142,27 @@ fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
         ));
     }
     for (index, node) in engine.nodes.iter().enumerate() {
+        let key = format!("engine.nodes.{index}");
         if !node.base_path().is_empty() || node.query().is_some() {
-            let key = format!("engine.nodes.{index}");
             findings.push(Finding::expected(
                 &key,
                 node.as_str(),
                 "a URL without path and query",
             ));
         }
+        findings.extend(in_plain_text(&key, node, "the engine's credentials"));
+        // Else two of them would be one in metrics and status.
+        if engine
+            .nodes
+            .iter()
+            .take(index)
+            .any(|other| same_place(other, node))
+        {
+            let said = format!("`{key}` is {node}, which is there already");
+            findings.push(Finding::said(&key, said));
+        }
     }
+    findings.extend(within("engine.nodes", engine.nodes.len(), 0, MAX_NODES));
     let has = |path: &Path| !path.as_os_str().is_empty();
     match (has(&engine.certificate_file), has(&engine.private_key_file)) {
         (false, false) => {}
@@ -191,12 +208,34 @@ fn engine(engine: &Engine, findings: &mut Vec<Finding>) {
         "engine.timeouts.idle_connection",
         engine.timeouts.idle_connection,
     ));
+    findings.extend(lasting(
+        "engine.timeouts.connection_age",
+        engine.timeouts.connection_age,
+    ));
+    findings.extend(lasting("engine.health.timeout", engine.health.timeout));
+    findings.extend(lasting("engine.breaker.pause", engine.breaker.pause));
     findings.extend(within(
         "engine.retry.attempts",
         engine.retry.attempts as usize,
         0,
         10,
     ));
+    findings.extend(within(
+        "engine.retry.budget_percent",
+        engine.retry.budget_percent.into(),
+        0,
+        100,
+    ));
+    findings.extend(within(
+        "engine.retry.budget_floor",
+        engine.retry.budget_floor as usize,
+        0,
+        MAX_FLOOR as usize,
+    ));
+}
+
+fn same_place(one: &HttpUrl, other: &HttpUrl) -> bool {
+    one.host().eq_ignore_ascii_case(other.host()) && one.port() == other.port()
 }
 
 fn prefixes(config: &Config, findings: &mut Vec<Finding>) {
@@ -704,6 +743,27 @@ fn serialized_origin(text: &str) -> Option<String> {
         (_, port) => format!(":{port}"),
     };
     Some(format!("{scheme}://{host}{port}"))
+}
+
+fn telemetry(telemetry: &Telemetry, findings: &mut Vec<Finding>) {
+    if let Some(url) = &telemetry.otlp_endpoint {
+        let key = "telemetry.otlp_endpoint";
+        findings.extend(without_query(key, url));
+        findings.extend(in_plain_text(key, url, "what the spans say"));
+    }
+    if !(0.0..=1.0).contains(&telemetry.trace_sampling) {
+        let what = super::diagnostic::What::Expected {
+            found: telemetry.trace_sampling.to_string(),
+            expected: "a number from 0 to 1".to_owned(),
+        };
+        findings.push(Finding::error("telemetry.trace_sampling", what));
+    }
+    findings.extend(within(
+        "telemetry.trace_queue",
+        telemetry.trace_queue,
+        1,
+        1_000_000,
+    ));
 }
 
 fn within(key: &str, number: usize, least: usize, greatest: usize) -> Option<Finding> {

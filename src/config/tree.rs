@@ -36,7 +36,7 @@ pub(super) enum Value {
     Boolean(bool),
     Integer(i64),
     String(Zeroizing<String>),
-    /// A number with a fraction, one too large, or a date: the configuration has no place for them.
+    /// A number with a fraction, one too large, or a date: few keys have a place for the first, none for the others.
     Other(String),
     /// The text of an environment variable.
     Raw(Zeroizing<String>),

@@ -67,12 +67,24 @@ impl RawEngine {
     ///
     /// # Errors
     /// When no port can be bound.
-    pub async fn start<F, S>(mut serve: F) -> io::Result<Self>
+    pub async fn start<F, S>(serve: F) -> io::Result<Self>
     where
         F: FnMut(usize, TcpStream) -> S + Send + 'static,
         S: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let listening = Listening::start(ANY_LOOPBACK_PORT, move |number, stream| {
+        Self::start_at(ANY_LOOPBACK_PORT, serve).await
+    }
+
+    /// As [`RawEngine::start`] at an address of one's own, such as that of an engine that has ended.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub async fn start_at<F, S>(address: SocketAddr, mut serve: F) -> io::Result<Self>
+    where
+        F: FnMut(usize, TcpStream) -> S + Send + 'static,
+        S: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        let listening = Listening::start(address, move |number, stream| {
             let served = serve(number, stream);
             async move {
                 // The peer's going away is what many a test is about.

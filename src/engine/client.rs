@@ -11,7 +11,8 @@
 //!    before closes its connection, so the engine sees that the client went away.
 //! 4. The task that makes a request moves its [connection](super::connection) on, and nobody while it is idle.
 //! 5. Each worker of the server has idle connections of its own, so that no thread is woken for another's.
-//! 6. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
+//! 6. A connection is given up at a certain age, so that a change of the node's address is followed: a new one asks for it anew.
+//! 7. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
 //!    before an answer's head is complete is `engine_unreachable`, and a `GET` is sent again.
 
 use std::collections::VecDeque;
@@ -39,6 +40,8 @@ use tracing::debug;
 
 use super::EngineError;
 use super::connection::{EngineConnection, frame_now};
+use super::health::OnNode;
+use super::nodes::{InFlight, Nodes, Open, Tried};
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
 use crate::worker;
@@ -50,6 +53,8 @@ pub struct ClientSettings {
     pub connect: Duration,
     /// How long the engine keeps a silent connection.
     pub idle_connection: Duration,
+    /// The longest that a connection is used.
+    pub connection_age: Duration,
     /// The longest silence within an answer's body.
     pub body_idle: Duration,
     /// PEM certificates to trust instead of the system's, where given.
@@ -77,11 +82,21 @@ impl std::fmt::Debug for ClientIdentity {
     }
 }
 
-/// Sends requests to one engine; cheap to clone.
+/// Sends requests to the nodes of one engine; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct EngineClient(Arc<Pool>);
+pub struct EngineClient(Arc<Pools>);
 
+#[derive(Debug)]
+struct Pools {
+    nodes: Nodes,
+    /// In the nodes' order.
+    pools: Box<[Arc<Pool>]>,
+}
+
+/// The connections to a node.
 struct Pool {
+    nodes: Nodes,
+    node: usize,
     connector: HttpsConnector<HttpConnector>,
     base: Uri,
     host: HeaderValue,
@@ -104,30 +119,41 @@ struct Idle {
     since: Instant,
 }
 
-type Connection = EngineConnection<MaybeHttpsStream<TokioIo<TcpStream>>>;
+struct Connection {
+    inner: EngineConnection<MaybeHttpsStream<TokioIo<TcpStream>>>,
+    opened: Instant,
+    _open: Open,
+}
 
 impl EngineClient {
-    /// Makes a client for the engine at `base`, of which scheme and authority count.
+    /// Makes a client for the nodes at `bases`, of which scheme and authority count; what happens with them is noted in `nodes`.
     ///
     /// # Errors
-    /// `base` has no authority, or the trusted certificates cannot be had.
-    pub fn new(base: &Uri, settings: ClientSettings) -> Result<Self, BoxError> {
-        let authority = base.authority().ok_or("the engine's URL has no host")?;
+    /// A base has no authority, or the trusted certificates cannot be had.
+    pub fn new(bases: &[Uri], nodes: Nodes, settings: &ClientSettings) -> Result<Self, BoxError> {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect));
-        Ok(Self(Arc::new(Pool {
-            connector: HttpsConnectorBuilder::new()
-                .with_tls_config(tls(&settings)?)
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(http),
-            base: base.clone(),
-            host: HeaderValue::from_str(authority.as_str())?,
-            idle: (0..=settings.workers).map(|_| Mutex::default()).collect(),
-            settings,
-        })))
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(settings)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let pools = bases.iter().enumerate().map(|(node, base)| {
+            let authority = base.authority().ok_or("the engine's URL has no host")?;
+            Ok::<_, BoxError>(Arc::new(Pool {
+                nodes: nodes.clone(),
+                node,
+                connector: connector.clone(),
+                base: base.clone(),
+                host: HeaderValue::from_str(authority.as_str())?,
+                idle: (0..=settings.workers).map(|_| Mutex::default()).collect(),
+                settings: settings.clone(),
+            }))
+        });
+        let pools = pools.collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Pools { nodes, pools })))
     }
 }
 
@@ -145,10 +171,34 @@ impl Service<Request<Body>> for EngineClient {
     }
 }
 
+impl Pools {
+    fn node_for(&self, request: &Request<Body>) -> usize {
+        if self.nodes.is_single() {
+            return 0;
+        }
+        let extensions = request.extensions();
+        if let Some(on) = extensions.get::<OnNode>() {
+            return on.0;
+        }
+        let tried = extensions.get::<Tried>().copied();
+        self.nodes.choose(tried.unwrap_or_default())
+    }
+}
+
 async fn exchange(
-    pool: Arc<Pool>,
+    pools: Arc<Pools>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, EngineError> {
+    let node = pools.node_for(&request);
+    let Some(pool) = pools.pools.get(node) else {
+        return Err(EngineError {
+            problem: Problem::Misconfigured("no such engine node"),
+            unsent: None,
+            node,
+            source: None,
+        });
+    };
+    let in_flight = pools.nodes.enter(node);
     if !request.headers().contains_key(HOST) {
         request.headers_mut().insert(HOST, pool.host.clone());
     }
@@ -167,14 +217,17 @@ async fn exchange(
             Some(connection) => (connection, true),
             None => match pool.connect().await {
                 Ok(connection) => (connection, false),
-                Err(source) => return Err(unsent(request, source)),
+                Err(source) => return Err(pool.unsent(request, source)),
             },
         };
-        match connection.send(request).await {
-            Ok(answer) => return Ok(answer.map(|body| pool.body(body, connection))),
+        match connection.inner.send(request).await {
+            Ok(answer) => {
+                pools.nodes.succeeded(node);
+                return Ok(answer.map(|body| pool.body(body, connection, in_flight)));
+            }
             Err(mut error) => match error.take_message() {
                 Some(back) if pooled => request = back,
-                Some(back) => return Err(unsent(back, error.into_error().into())),
+                Some(back) => return Err(pool.unsent(back, error.into_error().into())),
                 None => {
                     let source = error.into_error();
                     debug!(error = %source, "exchange with the engine broke");
@@ -188,10 +241,14 @@ async fn exchange(
                             Problem::EngineUnreachable
                         }
                     });
+                    if problem == Problem::EngineUnreachable {
+                        pools.nodes.failed(node);
+                    }
                     let source = Some(source.into());
                     return Err(EngineError {
                         problem,
                         unsent: None,
+                        node,
                         source,
                     });
                 }
@@ -200,16 +257,18 @@ async fn exchange(
     }
 }
 
-fn unsent(request: Request<Body>, source: BoxError) -> EngineError {
-    debug!(error = %source, "no connection to the engine");
-    EngineError {
-        problem: Problem::EngineUnreachable,
-        unsent: Some(Box::new(request)),
-        source: Some(source),
-    }
-}
-
 impl Pool {
+    fn unsent(&self, request: Request<Body>, source: BoxError) -> EngineError {
+        debug!(error = %source, "no connection to the engine");
+        self.nodes.failed(self.node);
+        EngineError {
+            problem: Problem::EngineUnreachable,
+            unsent: Some(Box::new(request)),
+            node: self.node,
+            source: Some(source),
+        }
+    }
+
     /// The idle connections of this thread.
     fn idle(&self, worker: usize) -> Option<MutexGuard<'_, IdleConnections>> {
         let idle = self.idle.get(worker).or(self.idle.first())?;
@@ -218,23 +277,29 @@ impl Pool {
 
     /// The connection that was used last and is still good.
     fn take(&self) -> Option<Connection> {
-        let mut idle = self.idle(worker::current())?;
+        let worker = worker::current();
+        let mut idle = self.idle(worker)?;
+        let mut found = None;
         while let Some(mut newest) = idle.queue.pop_back() {
-            if self.given_up_at(&newest) > Instant::now() && newest.connection.is_good() {
-                return Some(newest.connection);
+            if self.given_up_at(&newest) > Instant::now() && newest.connection.inner.is_good() {
+                found = Some(newest.connection);
+                break;
             }
         }
-        None
+        if let Some(counts) = self.nodes.of_worker(self.node, worker) {
+            counts.took(idle.queue.len());
+        }
+        found
     }
 
     /// Keeps a connection for the next request, where it can take one.
     fn put(self: &Arc<Self>, mut connection: Connection) {
-        if !connection.is_good() {
-            if !connection.has_ended() {
+        if !connection.inner.is_good() {
+            if !connection.inner.has_ended() {
                 let pool = self.clone();
                 tokio::spawn(async move {
-                    connection.settle().await;
-                    if connection.is_good() {
+                    connection.inner.settle().await;
+                    if connection.inner.is_good() {
                         pool.put(connection);
                     }
                 });
@@ -249,14 +314,22 @@ impl Pool {
             connection,
             since: Instant::now(),
         });
+        self.count_idle(&idle, worker);
         if !std::mem::replace(&mut idle.watched, true) {
             tokio::spawn(watch(Arc::downgrade(self), worker));
         }
     }
 
-    /// A tenth before the engine may close it, a connection is given up.
+    fn count_idle(&self, idle: &IdleConnections, worker: usize) {
+        if let Some(counts) = self.nodes.of_worker(self.node, worker) {
+            counts.keeps(idle.queue.len());
+        }
+    }
+
+    /// A tenth before the engine may close it, a connection is given up; and when it has its age.
     fn given_up_at(&self, idle: &Idle) -> Instant {
-        idle.since + self.settings.idle_connection / 10 * 9
+        let silent = idle.since + self.settings.idle_connection / 10 * 9;
+        silent.min(idle.connection.opened + self.settings.connection_age)
     }
 
     /// Closes the connections that were silent for too long or that the engine closed, and says when to look again.
@@ -264,7 +337,8 @@ impl Pool {
         let mut idle = self.idle(worker)?;
         let now = Instant::now();
         idle.queue
-            .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.is_good());
+            .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.inner.is_good());
+        self.count_idle(&idle, worker);
         let Some(oldest) = idle.queue.front() else {
             idle.watched = false;
             return None;
@@ -275,12 +349,21 @@ impl Pool {
     async fn connect(&self) -> Result<Connection, BoxError> {
         let connecting = async {
             let stream = self.connector.clone().oneshot(self.base.clone()).await?;
-            Ok::<_, BoxError>(EngineConnection::over(stream).await?)
+            Ok::<_, BoxError>(Connection {
+                inner: EngineConnection::over(stream).await?,
+                opened: Instant::now(),
+                _open: self.nodes.opened(self.node),
+            })
         };
         timeout(self.settings.connect, connecting).await?
     }
 
-    fn body(self: &Arc<Self>, mut body: Incoming, connection: Connection) -> Body {
+    fn body(
+        self: &Arc<Self>,
+        mut body: Incoming,
+        connection: Connection,
+        in_flight: Option<InFlight>,
+    ) -> Body {
         if body.is_end_stream() {
             self.put(connection);
             return Body::empty();
@@ -298,6 +381,7 @@ impl Pool {
             first,
             inner: body,
             connection: Some(connection),
+            in_flight,
             pool: Arc::downgrade(self),
         };
         Body::stream(Guarded::new(lent).idle(self.settings.body_idle, Problem::EngineTimeout))
@@ -350,6 +434,7 @@ struct Lent {
     first: Option<Result<Frame<Bytes>, hyper::Error>>,
     inner: Incoming,
     connection: Option<Connection>,
+    in_flight: Option<InFlight>,
     pool: Weak<Pool>,
 }
 
@@ -358,6 +443,7 @@ impl Lent {
         if let (Some(connection), Some(pool)) = (self.connection.take(), self.pool.upgrade()) {
             pool.put(connection);
         }
+        self.in_flight = None;
     }
 }
 
@@ -383,7 +469,7 @@ impl HttpBody for Lent {
             return Poll::Ready(Some(first));
         }
         let frame = match &mut this.connection {
-            Some(connection) => ready!(connection.poll_frame(Pin::new(&mut this.inner), cx)),
+            Some(connection) => ready!(connection.inner.poll_frame(Pin::new(&mut this.inner), cx)),
             None => None,
         };
         if frame.is_none() {

@@ -222,20 +222,24 @@ impl Walk<'_> {
     /// engine makes of the value, so for those who may not run code it must be a known one.
     fn typed_value(&self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
         let (mut is_object, mut type_name, mut format) = (false, None, None);
-        reader.object(|reader, member| {
-            match (member, reader.kind()?) {
+        reader.record(["type", "value", "valueInfo"], |reader, member| {
+            match member {
                 // The case of a type's name counts only behind its first letter (engine fact).
-                ("type", Kind::String) => {
-                    is_object = matches!(&*reader.str()?, "Object" | "object");
+                "type" if reader.kind()? == Kind::String => {
+                    is_object = !reader.skip_str("String")
+                        && matches!(&*reader.str()?, "Object" | "object");
                 }
-                ("valueInfo", Kind::Object) if !self.access.members.expressions => {
-                    reader.object(|reader, member| {
+                "valueInfo"
+                    if !self.access.members.expressions && reader.kind()? == Kind::Object =>
+                {
+                    let known = ["objectTypeName", "serializationDataFormat"];
+                    reader.record(known, |reader, member| {
                         let text = match member {
                             "objectTypeName" => &mut type_name,
                             "serializationDataFormat" => &mut format,
                             _ => {
                                 reader.skip()?;
-                                return Ok(Fate::Keep);
+                                return Ok(());
                             }
                         };
                         if reader.kind()? == Kind::String {
@@ -243,14 +247,14 @@ impl Walk<'_> {
                         } else {
                             reader.skip()?;
                         }
-                        Ok::<_, Refusal>(Fate::Keep)
+                        Ok::<_, Refusal>(())
                     })?;
                 }
                 _ => {
                     reader.skip()?;
                 }
             }
-            Ok::<_, Refusal>(Fate::Keep)
+            Ok::<_, Refusal>(())
         })?;
         let object_types = &self.access.object_types;
         let may = self.access.members.expressions

@@ -10,6 +10,7 @@
 use http::{Method, Request};
 
 use super::checked::{Check, CheckLayer};
+use crate::audit::cut;
 use crate::operation::{Catalogue, Matched};
 use crate::path::strip_prefix;
 use crate::problem::Problem;
@@ -82,6 +83,12 @@ impl Check for MatchOperation {
             (&matched, request.extensions().get::<Findings>())
         {
             findings.note_operation(found.operation);
+            // A span alone asks for it.
+            if findings.recorded().is_some()
+                && let Some(key) = found.process_key()
+            {
+                findings.note_process_key(cut(key));
+            }
         }
         request.extensions_mut().insert(matched);
         Ok(())

@@ -24,6 +24,7 @@ use crate::body::{BoxError, Ended, Guarded};
 use crate::forwarded::address_text;
 use crate::metrics::Metrics;
 use crate::request_info::{Findings, Peer, RequestInfo};
+use crate::trace_context::{TraceId, TraceParent};
 
 /// Gives every request an id and logs one line when its answer has ended.
 ///
@@ -102,6 +103,9 @@ where
             received: Instant::now(),
         };
         let findings = Findings::default();
+        if let Some(parent) = TraceParent::of(request.headers()) {
+            findings.note_trace_id(parent.trace_id);
+        }
         let report = Report {
             method: request.method().clone(),
             info: info.clone(),
@@ -210,6 +214,7 @@ impl Report {
             profile = findings.profile().map_or("-", |profile| &**profile),
             client = client.as_ref().map(tracing::field::display),
             request_id = self.info.id(),
+            trace_id = findings.trace_id().map(TraceId::as_str),
             "request"
         );
     }
@@ -237,17 +242,17 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
 }
 
 /// The method where it is a known one; a client can make up any number of others.
-fn method_label(method: &Method) -> &str {
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
-        Method::GET
-        | Method::POST
-        | Method::PUT
-        | Method::DELETE
-        | Method::HEAD
-        | Method::OPTIONS
-        | Method::PATCH
-        | Method::TRACE
-        | Method::CONNECT => method.as_str(),
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
         _ => "_OTHER",
     }
 }

@@ -1,24 +1,21 @@
 //! The gateway's own routes, which need no token: `/health`, `/openapi.json`, `/docs`.
 //!
-//! `/health` asks the engine for its version, at most once a second however many ask here; after an
-//! engine 401 once a minute, as a wrong password locks the engine's account (engine facts §7). An engine that
-//! takes longer than two seconds is not reachable.
+//! `/health` says whether a node of the engine is reachable, as [its health check](crate::engine::health) finds it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use serde_json::json;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use super::Pages;
 use crate::body::Body;
+use crate::engine::EngineHealth;
 #[cfg(feature = "docs")]
 use crate::path::strip_prefix;
 use crate::problem::Problem;
@@ -44,18 +41,11 @@ pub struct Own<E> {
 
 #[derive(Debug)]
 struct Health {
-    /// The path of the engine's version, as the engine knows it.
-    version_path: String,
+    /// The path of its REST root.
+    engine_path: String,
     /// The engine's address, where answers may name it.
     engine_url: Option<String>,
     engine: EngineHealth,
-}
-
-/// What the engine answered when it was asked for its version. Clones share it, so that all who want to know ask once.
-#[derive(Debug, Clone, Default)]
-pub struct EngineHealth {
-    /// When it was asked last, and what it said; held while it is asked.
-    last: Arc<Mutex<Option<(Instant, StatusCode)>>>,
 }
 
 impl<E> Own<E> {
@@ -63,7 +53,7 @@ impl<E> Own<E> {
     /// REST root; `engine_url` is shown in `/health` where given.
     pub fn new(engine: E, engine_path: &str, engine_url: Option<String>) -> Self {
         let health = Health {
-            version_path: version_path(engine_path),
+            engine_path: engine_path.to_owned(),
             engine_url,
             engine: EngineHealth::default(),
         };
@@ -80,12 +70,12 @@ impl<E> Own<E> {
     #[must_use]
     pub fn with_health(self, engine: EngineHealth) -> Self {
         let Health {
-            version_path,
+            engine_path,
             engine_url,
             ..
         } = &*self.health;
         let health = Arc::new(Health {
-            version_path: version_path.clone(),
+            engine_path: engine_path.clone(),
             engine_url: engine_url.clone(),
             engine,
         });
@@ -173,11 +163,10 @@ where
 impl Health {
     async fn answer<E>(&self, engine: E) -> Response<Body>
     where
-        E: Service<Request<Body>, Response = Response<Body>>,
+        E: Service<Request<Body>, Response = Response<Body>> + Clone,
         E::Error: Into<Problem>,
     {
-        let asked = self.engine.ask(engine, &self.version_path).await;
-        let reachable = asked.is_success();
+        let reachable = self.engine.ask(engine, &self.engine_path).await;
         let mut shape = json!({
             "status": if reachable { "healthy" } else { "degraded" },
             "timestamp": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
@@ -190,46 +179,6 @@ impl Health {
     }
 }
 
-/// The path of the engine's version, below its REST root.
-pub(crate) fn version_path(engine_path: &str) -> String {
-    format!("{}/version", engine_path.trim_end_matches('/'))
-}
-
-impl EngineHealth {
-    /// What the engine said last, or says now; those who ask meanwhile wait for the one answer.
-    pub async fn ask<E>(&self, engine: E, version_path: &str) -> StatusCode
-    where
-        E: Service<Request<Body>, Response = Response<Body>>,
-        E::Error: Into<Problem>,
-    {
-        let mut last = self.last.lock().await;
-        if let Some((asked, status)) = *last {
-            let believed = if status == StatusCode::UNAUTHORIZED {
-                AFTER_REFUSAL
-            } else {
-                BELIEVED
-            };
-            if asked.elapsed() < believed {
-                return status;
-            }
-        }
-        let mut request = Request::new(Body::empty());
-        let status = match version_path.parse() {
-            Ok(uri) => {
-                *request.uri_mut() = uri;
-                match timeout(PATIENCE, engine.oneshot(request)).await {
-                    Ok(Ok(answer)) => answer.status(),
-                    Ok(Err(error)) => error.into().status(),
-                    Err(_) => StatusCode::GATEWAY_TIMEOUT,
-                }
-            }
-            Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        *last = Some((Instant::now(), status));
-        status
-    }
-}
-
 /// JSON that nobody keeps.
 pub(crate) fn json_answer(json: Bytes) -> Response<Body> {
     let mut answer = Response::new(Body::from(json));
@@ -239,16 +188,15 @@ pub(crate) fn json_answer(json: Bytes) -> Response<Body> {
     answer
 }
 
-const BELIEVED: Duration = Duration::from_secs(1);
-/// Those who watch ask again soon, and each that waits takes a place among the requests in flight.
-const PATIENCE: Duration = Duration::from_secs(2);
-const AFTER_REFUSAL: Duration = Duration::from_mins(1);
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::HealthSettings;
     use http_body_util::BodyExt;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+    use tokio::time::Instant;
+    use tower::ServiceExt as _;
 
     /// Asks so often, this far apart; gives the answers' `status` and how often the engine was asked.
     async fn health(engine_status: u16, apart: Duration) -> (String, u32) {
@@ -320,7 +268,7 @@ mod tests {
             let body = answer.unwrap().into_body().collect().await.unwrap();
             assert!(body.to_bytes().starts_with(br#"{"engine_reachable":false"#));
         }
-        assert!(before.elapsed() <= PATIENCE + Duration::from_millis(10));
+        assert!(before.elapsed() <= HealthSettings::default().timeout + Duration::from_millis(10));
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::limit_rate::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::problem::{Problem, RateLimited};
 use crate::request_info::{Findings, RequestInfo};
+use crate::trace_context::TraceId;
 
 /// Turns problems into `application/problem+json` answers; the service above it cannot fail.
 ///
@@ -119,12 +120,18 @@ where
                 if let Some(findings) = this.findings {
                     findings.note_code(problem.code());
                 }
-                debug!(code = problem.code(), reason = %problem, "answered by the gateway");
                 let id = this
                     .id
                     .as_ref()
                     .and_then(|id| id.to_str().ok())
                     .unwrap_or_default();
+                debug!(
+                    code = problem.code(),
+                    reason = %problem,
+                    request_id = id,
+                    trace_id = this.findings.as_ref().and_then(|findings| findings.trace_id()).map(TraceId::as_str),
+                    "answered by the gateway"
+                );
                 answer(&problem, id)
             }
         };

@@ -2,48 +2,116 @@
 //!
 //! Any request of which not a byte was sent; and `GET` or `HEAD` without a body, which change nothing
 //! at the engine. A start that was sent and got no answer is **not** sent again: the engine may have
-//! started it. Waits grow from `backoff` by two each time, with jitter; the deadline above bounds them all.
+//! started it. Long polls are never sent again: their workers ask anew by themselves. Waits grow from `backoff` by two each
+//! time, with jitter; the deadline above bounds them all. A try goes rather to a node that the request was not tried on.
+//!
+//! All requests together have a [budget](RetryBudget) of tries, so that an engine that is full does not get several times as many.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
+use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Layer, Service};
 use tracing::debug;
 
 use crate::body::Body;
 use crate::engine::EngineError;
+use crate::engine::nodes::Tried;
 use crate::metrics::Metrics;
+use crate::operation::Matched;
 use crate::problem::Problem;
+use crate::worker;
 
 /// Repeats what may be repeated.
 #[derive(Debug, Clone)]
-pub struct RetryLayer {
+pub struct RetryLayer(Arc<Rules>);
+
+#[derive(Debug, Clone)]
+struct Rules {
     attempts: u32,
     backoff: Duration,
+    budget: Option<RetryBudget>,
     metrics: Option<Metrics>,
 }
+
+/// How many tries beyond the first all requests of ten seconds may have together. Clones share it.
+///
+/// Each worker has its own share, as the account needs a lock.
+#[derive(Debug, Clone)]
+pub struct RetryBudget(Arc<[Share]>);
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Share(TpsBudget);
+
+impl RetryBudget {
+    /// So many for a hundred requests, and so many a second beside; for requests that come on so many `workers` threads.
+    #[must_use]
+    pub fn new(percent: u8, floor_per_second: u32, workers: usize) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        let of_worker = floor_per_second.div_ceil(workers.max(1));
+        let floors = (0..=workers).map(|worker| match worker {
+            // Where there are no workers, and for what the gateway asks itself.
+            0 => floor_per_second,
+            _ => of_worker,
+        });
+        let percent = f32::from(percent.min(100)) / 100.0;
+        let share = |floor: u32| Share(TpsBudget::new(WINDOW, floor.min(MAX_FLOOR), percent));
+        Self(floors.map(share).collect())
+    }
+
+    fn of_this_worker(&self) -> Option<&TpsBudget> {
+        let share = self.0.get(worker::current()).or(self.0.first())?;
+        Some(&share.0)
+    }
+
+    fn deposit(&self) {
+        if let Some(budget) = self.of_this_worker() {
+            budget.deposit();
+        }
+    }
+
+    fn withdraw(&self) -> bool {
+        self.of_this_worker().is_none_or(TpsBudget::withdraw)
+    }
+}
+
+const WINDOW: Duration = Duration::from_secs(10);
+/// The greatest of `engine.retry.budget_floor`.
+pub const MAX_FLOOR: u32 = 1_000_000;
 
 impl RetryLayer {
     /// Sends a request again at most `attempts` times; 0 is never.
     #[must_use]
     pub fn new(attempts: u32, backoff: Duration) -> Self {
-        Self {
+        Self(Arc::new(Rules {
             attempts,
             backoff,
+            budget: None,
             metrics: None,
-        }
+        }))
+    }
+
+    /// Sends nothing again that is not in this budget.
+    #[must_use]
+    pub fn with_budget(self, budget: RetryBudget) -> Self {
+        self.with(|rules| rules.budget = Some(budget))
     }
 
     /// Counts what is sent again.
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
-        Self {
-            metrics: Some(metrics),
-            ..self
-        }
+        self.with(|rules| rules.metrics = Some(metrics))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Rules)) -> Self {
+        let mut rules = Arc::unwrap_or_clone(self.0);
+        change(&mut rules);
+        Self(Arc::new(rules))
     }
 }
 
@@ -52,7 +120,7 @@ impl<S> Layer<S> for RetryLayer {
 
     fn layer(&self, inner: S) -> Retry<S> {
         Retry {
-            rules: self.clone(),
+            rules: self.0.clone(),
             inner,
         }
     }
@@ -61,7 +129,7 @@ impl<S> Layer<S> for RetryLayer {
 /// The service of [`RetryLayer`].
 #[derive(Debug, Clone)]
 pub struct Retry<S> {
-    rules: RetryLayer,
+    rules: Arc<Rules>,
     inner: S,
 }
 
@@ -82,31 +150,46 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let RetryLayer {
-            attempts,
-            backoff,
-            metrics,
-        } = self.rules.clone();
-        let spare = (attempts > 0 && is_repeatable(&request)).then(|| Spare::of(&request));
+        let rules = self.rules.clone();
+        if rules.attempts > 0
+            && let Some(budget) = &rules.budget
+        {
+            budget.deposit();
+        }
+        let spare = (rules.attempts > 0 && is_repeatable(&request)).then(|| Spare::of(&request));
         let next = self.inner.clone();
         let mut engine = std::mem::replace(&mut self.inner, next);
         let first = engine.call(request);
         Box::pin(async move {
             let mut answer = first.await;
-            for attempt in 1..=attempts {
+            let mut tried = Tried::default();
+            for attempt in 1..=rules.attempts {
                 let Err(error) = answer else { break };
-                let again = match (error.unsent, &spare) {
+                tried.add(error.node);
+                let mut again = match (error.unsent, &spare) {
+                    (Some(unsent), _) if is_long_poll(&unsent) => return Err(error.problem),
                     (Some(unsent), _) => *unsent,
                     (None, Some(spare)) if error.problem == Problem::EngineUnreachable => {
                         spare.to_request()
                     }
                     (None, _) => return Err(error.problem),
                 };
-                if let Some(metrics) = &metrics {
+                let metrics = rules.metrics.as_ref();
+                let budget = rules.budget.as_ref();
+                if budget.is_some_and(|budget| !budget.withdraw()) {
+                    if let Some(metrics) = metrics {
+                        metrics.withheld_retry();
+                    }
+                    debug!(attempt, "no try left in the budget");
+                    return Err(error.problem);
+                }
+                // Rather on another node.
+                again.extensions_mut().insert(tried);
+                if let Some(metrics) = metrics {
                     metrics.retried();
                 }
                 debug!(attempt, "trying the engine again");
-                tokio::time::sleep(jittered(backoff, attempt)).await;
+                tokio::time::sleep(jittered(rules.backoff, attempt)).await;
                 std::future::poll_fn(|cx| engine.poll_ready(cx)).await?;
                 answer = engine.call(again).await;
             }
@@ -117,6 +200,13 @@ where
 
 fn is_repeatable(request: &Request<Body>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream()
+}
+
+fn is_long_poll(request: &Request<Body>) -> bool {
+    matches!(
+        request.extensions().get(),
+        Some(Matched::Operation(found)) if found.operation.is_long_poll()
+    )
 }
 
 /// What a request without a body can be made of again. A list costs half of what a copy of the header map does, and
@@ -150,6 +240,7 @@ impl Spare {
     }
 }
 
+/// Between a half and the whole of `backoff * 2^(attempt - 1)`, so that many callers do not come together.
 fn jittered(backoff: Duration, attempt: u32) -> Duration {
     let whole = backoff.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
     // The low bits of a fresh UUIDv7 are random.
@@ -160,7 +251,7 @@ fn jittered(backoff: Duration, attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::layer::MatchOperationLayer;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tower::ServiceExt;
 
@@ -175,6 +266,7 @@ mod tests {
                 Err::<Response<Body>, _>(EngineError {
                     problem,
                     unsent,
+                    node: 0,
                     source: None,
                 })
             }
@@ -188,6 +280,76 @@ mod tests {
             u64::from(count.load(Ordering::Relaxed))
         );
         (count.load(Ordering::Relaxed), answer.map(drop))
+    }
+
+    /// How many of so many failing requests are sent again at once.
+    async fn repeated(layer: &RetryLayer, requests: u32) -> u64 {
+        let metrics = Metrics::default();
+        let layer = layer.clone().with_metrics(metrics.clone());
+        for _ in 0..requests {
+            let engine = tower::service_fn(|request: Request<Body>| async {
+                Err::<Response<Body>, _>(EngineError {
+                    problem: Problem::EngineUnreachable,
+                    unsent: Some(Box::new(request)),
+                    node: 0,
+                    source: None,
+                })
+            });
+            let answer = layer.layer(engine).oneshot(Request::new(Body::empty()));
+            assert!(answer.await.is_err());
+        }
+        assert_eq!(
+            metrics.retries() + metrics.retries_withheld(),
+            u64::from(requests)
+        );
+        metrics.retries()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_sent_again_than_the_budget_has() {
+        for (percent, floor, requests, want) in [
+            (20, 0, 100, 20),
+            (0, 0, 100, 0),
+            (100, 0, 100, 100),
+            (0, 1, 100, 10),
+            (20, 1, 100, 30),
+        ] {
+            let budget = RetryBudget::new(percent, floor, 4);
+            let layer = RetryLayer::new(1, Duration::ZERO).with_budget(budget);
+            let count = repeated(&layer, requests).await;
+            assert_eq!(count, want, "{percent} % and {floor} a second");
+            // It is that of ten seconds.
+            tokio::time::advance(WINDOW * 2).await;
+            assert_eq!(repeated(&layer, requests).await, want);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_polls_are_never_sent_again() {
+        for (path, want) in [
+            ("/engine-rest/external-task/fetchAndLock", 1),
+            ("/engine-rest/message", 4),
+        ] {
+            let count = Arc::new(AtomicU32::new(0));
+            let seen = count.clone();
+            let engine = tower::service_fn(move |request: Request<Body>| {
+                seen.fetch_add(1, Ordering::Relaxed);
+                async {
+                    Err::<Response<Body>, _>(EngineError {
+                        problem: Problem::EngineUnreachable,
+                        unsent: Some(Box::new(request)),
+                        node: 0,
+                        source: None,
+                    })
+                }
+            });
+            let request = Request::post(path).body(Body::empty()).unwrap();
+            let prefixes = vec!["/engine-rest".to_owned()];
+            let service = MatchOperationLayer::new(prefixes)
+                .layer(RetryLayer::new(3, Duration::ZERO).layer(engine));
+            assert!(service.oneshot(request).await.is_err());
+            assert_eq!(count.load(Ordering::Relaxed), want, "{path}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// The activity of one connection. Only notes what happens, as a look at the clock with each byte would cost more.
@@ -133,6 +134,11 @@ impl Lookout {
         }
     }
 
+    /// When to look again. Short limits are met within twice their time.
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        now + LOOK.min(self.idle).min(self.head)
+    }
+
     /// When the connection is to be closed if nothing happens; `None` while it has no limit.
     pub(super) fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let activity = &*self.activity;
@@ -154,12 +160,17 @@ impl Lookout {
     }
 }
 
+/// How often a connection's activity is looked at, at the latest.
+const LOOK: Duration = Duration::from_secs(5);
+
 pin_project! {
     /// A stream that notes when bytes move.
     #[derive(Debug)]
     pub(super) struct Watched<T> {
         #[pin]
         inner: T,
+        // What was read to tell the protocol, until it is read again.
+        first: BytesMut,
         activity: Arc<Activity>,
         head_limit: usize,
         reset: fn(&T),
@@ -180,12 +191,40 @@ impl<T> Watched<T> {
     pub(super) fn new(inner: T, activity: Arc<Activity>, head_limit: usize, reset: fn(&T)) -> Self {
         Self {
             inner,
+            first: BytesMut::new(),
             activity,
             head_limit,
             reset,
         }
     }
 }
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Whether the client speaks HTTP/2 (RFC 9113 §3.4): as was `agreed`, or as its first bytes say.
+    ///
+    /// hyper-util's own look at them reads these alone, so that each head would be read and parsed in two pieces.
+    pub(super) async fn is_http2(&mut self, agreed: Option<bool>) -> io::Result<bool> {
+        if let Some(agreed) = agreed {
+            return Ok(agreed);
+        }
+        let mut first = BytesMut::with_capacity(FIRST_READ);
+        loop {
+            let read = self.read_buf(&mut first).await?;
+            let known = first.len().min(PREFACE.len());
+            let is_preface = first.get(..known) == PREFACE.get(..known);
+            if read == 0 || !is_preface || known == PREFACE.len() {
+                self.first = first;
+                return Ok(is_preface && known == PREFACE.len());
+            }
+        }
+    }
+}
+
+/// What a client of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// As much as most heads take.
+const FIRST_READ: usize = 4096;
 
 impl<T: AsyncRead> AsyncRead for Watched<T> {
     fn poll_read(
@@ -194,6 +233,14 @@ impl<T: AsyncRead> AsyncRead for Watched<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.project();
+        if !this.first.is_empty() {
+            let bytes = this.first.len().min(buffer.remaining());
+            buffer.put_slice(&this.first.split_to(bytes));
+            if this.first.is_empty() {
+                *this.first = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
         if this.activity.head_is_over(*this.head_limit) {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }

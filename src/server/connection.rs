@@ -15,8 +15,8 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::Watcher;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -127,7 +127,14 @@ impl<S> Connections<S> {
         let _ = stream.set_nodelay(true);
         let began = Instant::now();
         let Some(tls) = &self.tls else {
-            return self.exchange(stream, reset, peer, began, watcher).await;
+            let knows = Knows {
+                peer,
+                began,
+                http2: None,
+            };
+            return self
+                .exchange(stream, reset, knows, watcher, handshakes)
+                .await;
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
@@ -139,7 +146,11 @@ impl<S> Connections<S> {
             match accepted {
                 Ok(Ok(stream)) => {
                     let reset = |stream: &TlsStream<TcpStream>| reset(stream.get_ref().0);
-                    self.exchange(stream, reset, peer, began, watcher).await;
+                    let agreed = stream.get_ref().1.alpn_protocol();
+                    let http2 = agreed.map(|protocol| protocol == b"h2");
+                    let knows = Knows { peer, began, http2 };
+                    self.exchange(stream, reset, knows, watcher, handshakes)
+                        .await;
                 }
                 Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
                 Err(_) => debug!(%peer, "no TLS handshake in time"),
@@ -154,9 +165,9 @@ impl<S> Connections<S> {
         &self,
         stream: T,
         reset: fn(&T),
-        peer: SocketAddr,
-        began: Instant,
+        knows: Knows,
         watcher: Watcher,
+        mut handshakes: watch::Receiver<()>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
@@ -167,6 +178,7 @@ impl<S> Connections<S> {
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
+        let Knows { peer, began, http2 } = knows;
         let activity = Activity::new();
         let entry = Entry {
             own: RefCell::new(Own::copy(&self.current)),
@@ -178,43 +190,80 @@ impl<S> Connections<S> {
             activity: activity.clone(),
             metrics: self.metrics.clone(),
         };
-        let (http, idle, head, head_bytes) = {
+        let (idle, head, header_bytes) = {
             let limits = &self.current.served().limits;
             (
-                http(limits),
                 limits.idle_connection,
                 limits.header_read_timeout,
                 limits.header_bytes,
             )
         };
-        let io = TokioIo::new(Watched::new(stream, activity.clone(), head_bytes, reset));
-        let connection = watcher.watch(http.serve_connection(io, entry).into_owned());
-        tokio::pin!(connection);
-        // Short limits are met within twice their time.
-        let look = LOOK.min(head).min(idle);
+        let mut stream = Watched::new(stream, activity.clone(), header_bytes, reset);
+        // Who has sent nothing yet is not waited for at the end.
+        let is_http2 = tokio::select! {
+            is_http2 = timeout_at(began + head, stream.is_http2(http2)) => is_http2,
+            _ = handshakes.changed() => return,
+        };
         let mut lookout = Lookout::new(activity, began, idle, head);
-        let look_again = sleep_until(began + look);
-        tokio::pin!(look_again);
-        loop {
-            tokio::select! {
-                // What has come is read first: on a machine that is busy for long, nobody was silent.
-                biased;
-                ended = &mut connection => {
-                    if let Err(error) = ended {
-                        trace!(%peer, error, "connection ended");
-                    }
-                    return;
+        match is_http2 {
+            Ok(Ok(false)) => {
+                let served = self.current.served();
+                let connection = served.http1.serve_connection(TokioIo::new(stream), entry);
+                // No connection keeps what is replaced later.
+                drop(served);
+                keep(watcher.watch(connection), peer, &mut lookout).await;
+            }
+            // In a place of its own, so that connections of HTTP/1.1 are no larger.
+            Ok(Ok(true)) => {
+                let served = self.current.served();
+                let connection = served.http2.serve_connection(TokioIo::new(stream), entry);
+                drop(served);
+                Box::pin(keep(watcher.watch(connection), peer, &mut lookout)).await;
+            }
+            Ok(Err(error)) => trace!(%peer, %error, "connection ended"),
+            Err(_) => debug!(%peer, "silent connection closed"),
+        }
+    }
+}
+
+/// What is known of a connection before its first byte.
+#[derive(Clone, Copy)]
+struct Knows {
+    peer: SocketAddr,
+    began: Instant,
+    /// Whether HTTP/2 was agreed on, or HTTP/1.1; else the first bytes say which it is.
+    http2: Option<bool>,
+}
+
+/// Keeps a connection going until it ends or is silent for too long.
+async fn keep(
+    connection: impl Future<Output = hyper::Result<()>>,
+    peer: SocketAddr,
+    lookout: &mut Lookout,
+) {
+    tokio::pin!(connection);
+    let look_again = sleep_until(lookout.next(Instant::now()));
+    tokio::pin!(look_again);
+    loop {
+        tokio::select! {
+            // What has come is read first: on a machine that is busy for long, nobody was silent.
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    trace!(%peer, %error, "connection ended");
                 }
-                () = &mut look_again => {
-                    let now = Instant::now();
-                    match lookout.deadline(now) {
-                        Some(deadline) if deadline <= now => {
-                            debug!(%peer, "silent connection closed");
-                            return;
-                        }
-                        deadline => look_again
-                            .as_mut()
-                            .reset(deadline.unwrap_or(now + look).min(now + look)),
+                return;
+            }
+            () = &mut look_again => {
+                let now = Instant::now();
+                match lookout.deadline(now) {
+                    Some(deadline) if deadline <= now => {
+                        debug!(%peer, "silent connection closed");
+                        return;
+                    }
+                    deadline => {
+                        let next = lookout.next(now);
+                        look_again.as_mut().reset(deadline.map_or(next, |at| at.min(next)));
                     }
                 }
             }
@@ -222,21 +271,27 @@ impl<S> Connections<S> {
     }
 }
 
-/// The protocols of a connection within these limits.
-fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1()
+/// HTTP/1.1 within these limits.
+pub(super) fn http1(limits: &Limits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         // The head's time is `Activity`'s.
         .header_read_timeout(None)
         .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
         .max_headers(limits.headers);
-    http.http2()
+    http1
+}
+
+/// HTTP/2 within these limits.
+pub(super) fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
         .adaptive_window(true);
-    http
+    http2
 }
 
 /// The service of one connection: gives each request its peer and its guarded body.
@@ -511,6 +566,3 @@ const READ_AT_ONCE: usize = 408 * 1024;
 
 /// Concurrent HTTP/2 streams of one connection.
 const STREAMS: u32 = 250;
-
-/// How often a connection's activity is looked at, at the latest.
-const LOOK: Duration = Duration::from_secs(5);

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
 
 use super::Limits;
+use super::connection;
 
 /// The stack of layers and the limits that hold now. Clones share it.
 pub struct Current<S>(Arc<Shared<S>>);
@@ -25,20 +28,34 @@ struct Shared<S> {
 pub(super) struct Served<S> {
     pub(super) stack: S,
     pub(super) limits: Limits,
+    /// The protocols within these limits.
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<TokioExecutor>,
+}
+
+impl<S> Served<S> {
+    fn new(stack: S, limits: Limits) -> Self {
+        Self {
+            http1: connection::http1(&limits),
+            http2: connection::http2(&limits),
+            stack,
+            limits,
+        }
+    }
 }
 
 impl<S> Current<S> {
     pub(super) fn new(stack: S, limits: Limits) -> Self {
         Self(Arc::new(Shared {
             generation: AtomicU64::new(0),
-            served: ArcSwap::from_pointee(Served { stack, limits }),
+            served: ArcSwap::from_pointee(Served::new(stack, limits)),
         }))
     }
 
     /// From now on every request goes to this stack, whatever the connection; requests in flight are not touched. The number of
     /// connections at once stays what it was at the start.
     pub fn replace(&self, stack: S, limits: Limits) {
-        self.0.served.store(Arc::new(Served { stack, limits }));
+        self.0.served.store(Arc::new(Served::new(stack, limits)));
         // After the store, so that whoever sees it sees what was stored.
         self.0.generation.fetch_add(1, Ordering::Release);
     }

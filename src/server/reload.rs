@@ -291,7 +291,7 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
 type Keep = fn(&Config, &mut Config) -> bool;
 
 /// What holds from the start on.
-const RESTART: [(&str, Keep); 9] = [
+const RESTART: [(&str, Keep); 12] = [
     ("server.listen", |before, now| {
         keep(&before.server.listen, &mut now.server.listen)
     }),
@@ -326,6 +326,18 @@ const RESTART: [(&str, Keep); 9] = [
     ("telemetry.otlp_endpoint", |before, now| {
         let (before, now) = (&before.telemetry, &mut now.telemetry);
         keep(&before.otlp_endpoint, &mut now.otlp_endpoint)
+    }),
+    ("telemetry.trace_sampling", |before, now| {
+        let (before, now) = (&before.telemetry, &mut now.telemetry);
+        keep(&before.trace_sampling, &mut now.trace_sampling)
+    }),
+    ("telemetry.trace_queue", |before, now| {
+        let (before, now) = (&before.telemetry, &mut now.telemetry);
+        keep(&before.trace_queue, &mut now.trace_queue)
+    }),
+    ("telemetry.trace_users", |before, now| {
+        let (before, now) = (&before.telemetry, &mut now.telemetry);
+        keep(&before.trace_users, &mut now.trace_users)
     }),
 ];
 

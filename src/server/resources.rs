@@ -4,22 +4,26 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use crate::access::{AccessRules, Builtin, ObjectTypes, Profile, When};
 use crate::audit::{AuditLog, Target};
 use crate::body::BoxError;
 use crate::config::{self, Config, CredentialsMode, RateLimitCounts};
-use crate::engine::{ClientSettings, EngineClient};
+use crate::engine::{
+    BreakerSettings, ClientSettings, EngineClient, EngineHealth, HealthSettings, Nodes,
+};
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, EngineHealth};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, RetryBudget};
 use crate::metrics::Metrics;
 use crate::model::{ModelMemory, ModelSettings};
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
+use crate::traces::Traces;
+use crate::traces::export::{self, ExportSettings};
 
 use super::{Limits, Tls, TlsFileError, tls};
 
@@ -32,24 +36,28 @@ impl Resources {
     /// # Panics
     /// Outside of a Tokio runtime, which the background fetches need.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
-        Self::following(config, None)
+        Self::following(config, None, Nodes::from_config(config))
     }
 
     /// Takes them from a configuration that follows another one: what is the same goes on with all that it knows, counts and keeps.
     ///
-    /// The verified tokens are forgotten, so that none passes that would not pass now.
+    /// The verified tokens are forgotten, so that none passes that would not pass now. `nodes` are those of this configuration.
     ///
     /// # Errors
     /// As [`from_config`](Self::from_config); the resources before are as they were then.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub fn following(config: &Config, before: Option<(&Config, &Self)>) -> Result<Self, BoxError> {
+    pub fn following(
+        config: &Config,
+        before: Option<(&Config, &Self)>,
+        nodes: Nodes,
+    ) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let kept = before.map(|(_, resources)| resources);
-        // Another engine has other models, and is there or not for itself.
+        // Another engine has other models.
         let of_engine = before
-            .filter(|(before, _)| before.engine.url == engine.url)
+            .filter(|(before, _)| is_same_engine(&before.engine, engine))
             .map(|(_, resources)| resources);
         let keys = config.issuers.iter().map(|issuer| {
             let (rules, source) = match issuer.rules_and_keys()? {
@@ -74,6 +82,7 @@ impl Resources {
         } else {
             Verifier::new(issuers)?
         };
+        let metrics = kept.map_or_else(Metrics::default, |kept| kept.metrics.clone());
         Ok(Self {
             prefixes: config
                 .routes
@@ -86,9 +95,13 @@ impl Resources {
                 .workflow_api
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
-            metrics: kept.map_or_else(Metrics::default, |kept| kept.metrics.clone()),
-            engine_health: of_engine
-                .map_or_else(EngineHealth::default, |kept| kept.engine_health.clone()),
+            traces: match kept {
+                Some(kept) => kept.traces.clone(),
+                None => traces(config, &metrics)?,
+            },
+            engine_address: (engine.url.host().to_owned(), engine.url.port()),
+            metrics,
+            nodes,
             public_url: config
                 .server
                 .public_url
@@ -138,6 +151,11 @@ impl Resources {
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
+            retry_budget: RetryBudget::new(
+                engine.retry.budget_percent,
+                engine.retry.budget_floor,
+                workers(config).get(),
+            ),
             // The last that can fail, as it touches the log before.
             audit: audit(config, before)?,
         })
@@ -151,12 +169,64 @@ fn workflow_prefix(config: &Config) -> Option<String> {
     is_served.then(|| api.prefix.as_str().to_owned())
 }
 
+impl config::Engine {
+    /// The nodes, or the one of `url`.
+    fn bases(&self) -> Vec<Uri> {
+        let one = std::slice::from_ref(&self.url);
+        let urls = if self.nodes.is_empty() {
+            one
+        } else {
+            &self.nodes
+        };
+        urls.iter().map(|url| url.as_uri().clone()).collect()
+    }
+}
+
+impl Nodes {
+    /// The configured engine's.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let engine = &config.engine;
+        let names = engine.bases().into_iter().map(|base| {
+            let authority = base.authority();
+            authority.map_or(String::new(), ToString::to_string)
+        });
+        let health = HealthSettings {
+            interval: engine.health.interval,
+            timeout: engine.health.timeout,
+        };
+        let breaker = BreakerSettings {
+            failures: engine.breaker.failures,
+            pause: engine.breaker.pause,
+        };
+        let health = EngineHealth::new(names, health);
+        Self::new(health, breaker, workers(config).get())
+    }
+
+    /// Those of a configuration that follows another one: the same, with all that is known of them, or new ones.
+    #[must_use]
+    pub fn following(config: &Config, before: (&Config, &Self)) -> Self {
+        let (before, nodes) = before;
+        let (then, now) = (&before.engine, &config.engine);
+        if is_same_engine(then, now) && then.health == now.health && then.breaker == now.breaker {
+            nodes.clone()
+        } else {
+            Self::from_config(config)
+        }
+    }
+}
+
+/// Whether requests go to the same nodes.
+fn is_same_engine(before: &config::Engine, now: &config::Engine) -> bool {
+    before.url == now.url && before.nodes == now.nodes
+}
+
 impl EngineClient {
-    /// The client for the configured engine.
+    /// The client for the configured engine's nodes.
     ///
     /// # Errors
     /// The trusted certificates, or the one to show, cannot be had.
-    pub fn from_config(config: &Config) -> Result<Self, BoxError> {
+    pub fn from_config(config: &Config, nodes: &Nodes) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let roots = given(&engine.ca_file)
             .map(|file| {
@@ -166,10 +236,12 @@ impl EngineClient {
             })
             .transpose()?;
         Self::new(
-            engine.url.as_uri(),
-            ClientSettings {
+            &engine.bases(),
+            nodes.clone(),
+            &ClientSettings {
                 connect: engine.timeouts.connect,
                 idle_connection: engine.timeouts.idle_connection,
+                connection_age: engine.timeouts.connection_age,
                 body_idle: config.server.limits.body_idle_timeout,
                 roots,
                 identity: given(&engine.certificate_file)
@@ -337,6 +409,23 @@ fn audit(
         let target = &config.telemetry.audit_log;
         format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
     })
+}
+
+/// Starts what sends spans to the collector.
+fn traces(config: &Config, metrics: &Metrics) -> Result<Option<Traces>, BoxError> {
+    let telemetry = &config.telemetry;
+    let Some(endpoint) = &telemetry.otlp_endpoint else {
+        return Ok(None);
+    };
+    let settings = ExportSettings {
+        endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),
+        sampling: telemetry.trace_sampling,
+        queue: telemetry.trace_queue,
+    };
+    let provider = export::provider(&settings, metrics.clone())
+        .map_err(|error| format!("no traces can be sent (`telemetry.otlp_endpoint`): {error}"))?;
+    let traces = Traces::naming_users(provider, telemetry.trace_users);
+    Ok(Some(traces))
 }
 
 fn cors(cors: &config::Cors) -> Result<CorsLayer, BoxError> {

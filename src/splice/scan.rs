@@ -71,24 +71,75 @@ impl<'a> Reader<'a> {
             return self.expected("`:`");
         }
         self.at += 1;
-        match self.refused_ending {
-            Some(ending) if name.ends_with(ending) => Err(SpliceError::name_refused(&name, begin)),
-            _ => Ok(name),
+        if self.refuses(&name) {
+            return Err(SpliceError::name_refused(&name, begin));
         }
+        Ok(name)
+    }
+
+    /// Reads a name and its colon if it is this name, spelled without escapes or a blank behind, and not refused.
+    ///
+    /// Where the name is a constant, the processor need not wait for its end to be found.
+    #[inline]
+    pub(super) fn over_name(&mut self, name: &str) -> bool {
+        let Some(end) = self.behind_text(name) else {
+            return false;
+        };
+        if self.text.as_bytes().get(end) != Some(&b':') || self.refuses(name) {
+            return false;
+        }
+        self.at = end + 1;
+        true
+    }
+
+    /// Reads a string if it is this text, spelled without escapes.
+    #[inline]
+    pub(super) fn over_text(&mut self, text: &str) -> bool {
+        let end = self.behind_text(text);
+        if let Some(end) = end {
+            self.at = end;
+        }
+        end.is_some()
+    }
+
+    /// Where such a string ends.
+    #[inline]
+    fn behind_text(&self, text: &str) -> Option<usize> {
+        let rest = self.text.as_bytes().get(self.at..)?;
+        let behind = rest
+            .strip_prefix(b"\"")?
+            .strip_prefix(text.as_bytes())?
+            .strip_prefix(b"\"")?;
+        Some(self.text.len() - behind.len())
+    }
+
+    fn refuses(&self, name: &str) -> bool {
+        self.refused_ending
+            .is_some_and(|ending| name.ends_with(ending))
     }
 
     /// Reads a string, the reader standing before its quote, and returns it unescaped.
     #[inline]
     pub(super) fn text(&mut self) -> Result<Cow<'a, str>, SpliceError> {
-        let begin = self.at;
-        let inside = self.text.get(begin + 1..).unwrap_or_default();
-        let end = plain(inside.as_bytes());
         // Nearly every name and type is all plain text.
-        if inside.as_bytes().get(end) == Some(&b'"') {
-            self.at = begin + end + 2;
-            return Ok(Cow::Borrowed(inside.get(..end).unwrap_or_default()));
+        if let Some(plain) = self.plain_text() {
+            return Ok(Cow::Borrowed(plain));
         }
         self.escaped_text().map(Cow::Owned)
+    }
+
+    /// Reads a string that has no escapes.
+    #[inline]
+    pub(super) fn plain_text(&mut self) -> Option<&'a str> {
+        let inside = self.text.as_bytes().get(self.at..)?.strip_prefix(b"\"")?;
+        let length = plain(inside);
+        if inside.get(length) != Some(&b'"') {
+            return None;
+        }
+        let begin = self.at + 1;
+        let text = self.text.get(begin..begin + length)?;
+        self.at = begin + length + 1;
+        Some(text)
     }
 
     #[inline(never)]
@@ -106,32 +157,41 @@ impl<'a> Reader<'a> {
     /// Reads a string, the reader standing before its quote.
     pub(super) fn string(&mut self) -> Result<(), SpliceError> {
         let bytes = self.text.as_bytes();
-        self.at += 1;
+        // Kept out of memory: each look at a byte waits for where it is.
+        let mut at = self.at + 1;
         loop {
-            self.at += plain(bytes.get(self.at..).unwrap_or_default());
-            match self.byte() {
-                Some(b'"') => {
-                    self.at += 1;
+            at += plain(bytes.get(at..).unwrap_or_default());
+            match (bytes.get(at), bytes.get(at + 1)) {
+                (Some(b'"'), _) => {
+                    self.at = at + 1;
                     return Ok(());
                 }
-                Some(b'\\') => self.escape()?,
-                Some(_) => return self.expected("control characters as escapes"),
-                None => return self.expected("the end of a string"),
+                (Some(b'\\'), Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't')) => {
+                    at += 2;
+                }
+                (Some(b'\\'), escaped) => {
+                    self.at = at + 1;
+                    if escaped != Some(&b'u') {
+                        return self.expected("an escape of JSON");
+                    }
+                    self.code_unit(at)?;
+                    at = self.at;
+                }
+                (other, _) => {
+                    self.at = at;
+                    return self.expected(match other {
+                        Some(_) => "control characters as escapes",
+                        None => "the end of a string",
+                    });
+                }
             }
         }
     }
 
-    fn escape(&mut self) -> Result<(), SpliceError> {
-        let begin = self.at;
+    /// Reads the rest of the escape `\u…` at `begin`, and where it is half of a surrogate pair, its other half.
+    #[inline(never)]
+    fn code_unit(&mut self, begin: usize) -> Result<(), SpliceError> {
         self.at += 1;
-        match self.byte() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 1;
-                return Ok(());
-            }
-            Some(b'u') => self.at += 1,
-            _ => return self.expected("an escape of JSON"),
-        }
         match self.four_digits()? {
             0xD800..=0xDBFF => {
                 let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();

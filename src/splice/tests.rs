@@ -349,6 +349,43 @@ fn duplicate_names_are_refused_where_an_object_is_walked_and_only_there() {
 }
 
 #[test]
+fn members_of_records_count_as_those_of_objects() {
+    let read = |records: usize| {
+        let body = format!("[{}{{}}]", r#"{"a":1,"é":2},"#.repeat(records));
+        let mut reader = Reader::new(body.as_bytes())?;
+        reader.array(|reader| reader.record(["a"], |reader, _| reader.skip().map(drop)))?;
+        reader.finish()
+    };
+    assert_eq!(read(MAX_MEMBERS / 2), Ok(None));
+    assert!(matches!(
+        read(MAX_MEMBERS / 2 + 1),
+        Err(SpliceError::TooMany { .. })
+    ));
+}
+
+#[test]
+fn a_string_is_skipped_only_where_it_is_the_text_as_it_is_spelled() {
+    for (value, skipped) in [
+        (r#" "String""#, true),
+        (r#""St\u0072ing""#, false),
+        (r#""Strin""#, false),
+        (r#""Strings""#, false),
+        (r#""string""#, false),
+        (r#""String"#, false),
+        ("String", false),
+        ("", false),
+    ] {
+        let mut reader = Reader::new(value.as_bytes()).unwrap();
+        assert_eq!(reader.skip_str("String"), skipped, "{value}");
+        assert_eq!(
+            reader.finish().is_ok(),
+            skipped || value.is_empty(),
+            "{value}"
+        );
+    }
+}
+
+#[test]
 fn names_ending_so_are_refused_at_any_depth() {
     for (body, refused) in [
         (r#"{"assigneeExpression":""}"#, true),
@@ -556,6 +593,47 @@ proptest! {
     #[test]
     fn structural_noise_is_accepted_as_by_serde_json(body in "[\\[\\]{}:,\"a\\\\u0d8c 1.e+-]{0,14}") {
         prop_assert_eq!(accepts(body.as_bytes()).is_ok(), oracle(body.as_bytes()), "{}", body);
+    }
+
+    #[test]
+    fn a_record_is_read_as_an_object(
+        written in prop::collection::vec(("[a-d]|[a-c😀\"]{0,3}", json()), 0..8),
+        refused in any::<bool>(),
+        seed in 1u64..,
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+    ) {
+        let mut text = String::new();
+        Json::Members(written).write(&mut { seed }, &mut text);
+        let mut body = text.into_bytes();
+        for (at, byte) in flips {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        let read = |as_record: bool| {
+            let mut reader = Reader::new(&body)?;
+            if refused {
+                reader.refuse_names_ending("b");
+            }
+            let mut names = Vec::new();
+            let mut member = |reader: &mut Reader<'_>, name: &str| {
+                names.push((name.to_owned(), reader.skip()?));
+                Ok::<_, SpliceError>(())
+            };
+            if as_record {
+                reader.record(["a", "ab", "b", "c"], member)?;
+            } else {
+                reader.object(|reader, name| member(reader, name).map(|()| Fate::Keep))?;
+            }
+            assert_eq!(reader.finish()?, None);
+            Ok(names)
+        };
+        let (record, object) = (read(true), read(false));
+        if let Err(SpliceError::Duplicate { .. }) = record {
+            // Found before what else may be wrong.
+            prop_assert!(object.is_err());
+        } else {
+            prop_assert_eq!(record, object);
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::engine::Nodes;
+use crate::engine::nodes::BreakerState;
 use crate::metrics::{Metrics, Requests};
 use crate::rate_limit::RateLimits;
 use crate::server::History;
@@ -59,6 +61,7 @@ pub(crate) fn exposition(
     metrics: &Metrics,
     verifier: &Verifier,
     rate_limits: &RateLimits,
+    nodes: &Nodes,
     loads: &History,
     format: Format,
 ) -> Result<String, fmt::Error> {
@@ -67,6 +70,7 @@ pub(crate) fn exposition(
         metrics: metrics.clone(),
         verifier: verifier.clone(),
         rate_limits: rate_limits.clone(),
+        nodes: nodes.clone(),
         loads: loads.clone(),
     }));
     let mut written = String::new();
@@ -82,6 +86,7 @@ struct Scrape {
     metrics: Metrics,
     verifier: Verifier,
     rate_limits: RateLimits,
+    nodes: Nodes,
     loads: History,
 }
 
@@ -111,7 +116,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 24] = [
+const FAMILIES: [Family; 30] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -182,6 +187,74 @@ const FAMILIES: [Family; 24] = [
         "",
         "Tries beyond the first to reach the engine",
         |scrape, encoder| counter(encoder, scrape.metrics.retries()),
+    ),
+    family(
+        "bpmgate_engine_retries_withheld",
+        MetricType::Counter,
+        "",
+        "Requests that were not sent again, as the budget of retries was used up",
+        |scrape, encoder| counter(encoder, scrape.metrics.retries_withheld()),
+    ),
+    family(
+        "bpmgate_engine_requests",
+        MetricType::Counter,
+        "node",
+        "Tries to send a request to a node of the engine",
+        |scrape, encoder| {
+            for node in scrape.nodes.figures() {
+                let labels = [("node", node.name)];
+                counter(&mut encoder.encode_family(&labels)?, node.requests)?;
+            }
+            Ok(())
+        },
+    ),
+    family(
+        "bpmgate_engine_connections",
+        MetricType::Gauge,
+        "node, state",
+        "Connections to a node of the engine: busy, or idle until the next request",
+        |scrape, encoder| {
+            for node in scrape.nodes.figures() {
+                let busy = node.open.saturating_sub(node.idle);
+                for (state, count) in [("busy", busy), ("idle", node.idle)] {
+                    let labels = [("node", node.name), ("state", state)];
+                    encoder.encode_family(&labels)?.encode_gauge(&count)?;
+                }
+            }
+            Ok(())
+        },
+    ),
+    family(
+        "bpmgate_engine_node_up",
+        MetricType::Gauge,
+        "node",
+        "Whether a node of the engine passed its last health check; absent before the first",
+        |scrape, encoder| {
+            for node in scrape.nodes.figures() {
+                if let Some(is_up) = node.is_up {
+                    encoder
+                        .encode_family(&[("node", node.name)])?
+                        .encode_gauge(&u32::from(is_up))?;
+                }
+            }
+            Ok(())
+        },
+    ),
+    family(
+        "bpmgate_engine_breaker",
+        MetricType::Gauge,
+        "node, state",
+        "1 for the state that a node's breaker is in: closed, half_open or open; else 0",
+        |scrape, encoder| {
+            for node in scrape.nodes.figures() {
+                for state in BreakerState::ALL {
+                    let labels = [("node", node.name), ("state", state.as_str())];
+                    let is_so = u32::from(node.breaker == state);
+                    encoder.encode_family(&labels)?.encode_gauge(&is_so)?;
+                }
+            }
+            Ok(())
+        },
     ),
     family(
         "bpmgate_requests_queued",
@@ -317,6 +390,18 @@ const FAMILIES: [Family; 24] = [
         |scrape, encoder| {
             let since = scrape.loads.loaded_at.duration_since(UNIX_EPOCH);
             encoder.encode_gauge(&since.unwrap_or_default().as_secs_f64())
+        },
+    ),
+    family(
+        "bpmgate_trace_spans",
+        MetricType::Counter,
+        "result",
+        "Spans that had ended: sent, dropped as too many waited, or failed to be sent",
+        |scrape, encoder| {
+            for (result, count) in scrape.metrics.spans() {
+                counter(&mut encoder.encode_family(&[("result", result)])?, count)?;
+            }
+            Ok(())
         },
     ),
     family(
@@ -535,6 +620,7 @@ mod tests {
                 &Metrics::default(),
                 &no_issuers(),
                 &RateLimits::default(),
+                &Nodes::default(),
                 &Reloads::default().history(),
                 format,
             )

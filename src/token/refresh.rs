@@ -26,6 +26,8 @@ use super::{Issuer, KeySet};
 
 mod fetch;
 
+#[cfg(feature = "server")]
+pub(crate) use fetch::https_connector;
 pub use fetch::{FetchError, Fetched, fetch};
 
 /// Where the keys of an issuer are.

@@ -265,6 +265,8 @@ impl Apart {
             ("SERVER__LISTEN", "127.0.0.1:0"),
             ("ADMIN__LISTEN", "127.0.0.1:0"),
             ("ENGINE__URL", &engine.url()),
+            // So that it sees the clients' requests alone.
+            ("ENGINE__HEALTH__INTERVAL", "0s"),
             ("ACCESS__DEFAULT", "transparent"),
             ("INITIATOR__MODEL_INITIATOR", "false"),
             ("ISSUERS__0__ISSUER", &issuer.url()),

@@ -1,6 +1,6 @@
 //! The configuration is loaded again: by a signal, and when a file changes; all of it or nothing, and nobody is lost.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -78,6 +78,10 @@ fn text(engine: &Engine, issuers: &[Issuer], more: &str) -> String {
     );
     if !more.contains("access.") {
         text.insert_str(0, "access.default = \"transparent\"\n");
+    }
+    // The engine is to see nothing but the test's requests.
+    if !more.contains("engine.health.") {
+        text.insert_str(0, "engine.health.interval = \"0s\"\n");
     }
     for issuer in issuers {
         let (name, keys) = (issuer.url(), issuer.jwks_url());
@@ -181,7 +185,7 @@ async fn a_bad_file_changes_nothing_and_the_log_says_file_line_and_key() {
     assert_eq!(get(&client, &world.token, "/api/task").await.status(), 200);
     let log = world.gateway.log.lock().unwrap().clone();
     assert!(log.contains("unknown key `engine.uri`"), "{log}");
-    assert!(log.contains("config.toml:7:"), "{log}");
+    assert!(log.contains("config.toml:8:"), "{log}");
     let status = world.status().await;
     let loads = &status["configuration"];
     assert_eq!(
@@ -190,7 +194,7 @@ async fn a_bad_file_changes_nothing_and_the_log_says_file_line_and_key() {
     );
     let told = loads["last_error"].as_str().unwrap();
     assert!(
-        told.contains("`engine.uri`") && told.contains("config.toml:7:"),
+        told.contains("`engine.uri`") && told.contains("config.toml:8:"),
         "{told}"
     );
     assert_eq!(status["config"]["access"]["default"], "transparent");
@@ -337,15 +341,21 @@ async fn keys_outlive_a_reload_while_the_issuer_is_down() {
 #[tokio::test]
 async fn what_needs_a_restart_is_said_and_the_rest_is_taken() {
     let world = Reloaded::start("").await;
-    let more = "server.workers = 3\nserver.shutdown_grace = \"1s\"\naccess.default = \"none\"";
+    let more = "server.workers = 3\nserver.shutdown_grace = \"1s\"\naccess.default = \"none\"\n\
+        telemetry.trace_sampling = 0.5\ntelemetry.trace_queue = 7\ntelemetry.trace_users = true";
     world.change(2, more).await;
     let log = world.gateway.log.lock().unwrap().clone();
-    let keys =
-        "some changes wait for a restart keys=[\"server.workers\", \"server.shutdown_grace\"]";
-    assert!(log.contains(keys), "{log}");
+    let keys = [
+        "server.workers",
+        "server.shutdown_grace",
+        "telemetry.trace_sampling",
+        "telemetry.trace_queue",
+        "telemetry.trace_users",
+    ];
+    let told = format!("some changes wait for a restart keys={keys:?}");
+    assert!(log.contains(&told), "{log}");
     let status = world.status().await;
-    let waiting = json!(["server.workers", "server.shutdown_grace"]);
-    assert_eq!(status["configuration"]["needs_restart"], waiting);
+    assert_eq!(status["configuration"]["needs_restart"], json!(keys));
     assert_eq!(status["config"]["server"]["workers"], 0, "in force");
     assert_eq!(status["config"]["access"]["default"], "none");
 }
@@ -447,4 +457,47 @@ async fn buckets_of_a_rate_limit_outlive_a_reload_that_does_not_change_it() {
         .change(2, &limit.replace("requests = 2", "requests = 3"))
         .await;
     assert_eq!(asked().await, 200);
+}
+
+#[tokio::test]
+async fn nodes_go_on_with_what_is_known_of_them_and_new_ones_are_looked_after() {
+    let other = Engine::start().await.unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = gone.local_addr().unwrap();
+    let world = Reloaded::start("engine.health.interval = \"1s\"").await;
+    let nodes = |second: SocketAddr, more: &str| {
+        let first = world.engine.address();
+        format!(
+            "engine.health.interval = \"1s\"\nengine.nodes = [\"http://{first}\", \"http://{second}\"]\n{more}"
+        )
+    };
+    let checks = |engine: &Engine| engine.requests_to("/engine-rest/version");
+    let failed = "engine node fails its health check";
+
+    world.change(2, &nodes(gone, "")).await;
+    eventually(failed, || world.gateway.logged(failed) == 1).await;
+    let client = world.client(Protocol::Http1).await;
+    assert_eq!(get(&client, &world.token, "/api/task").await.status(), 200);
+    let before = &world.status().await["engine_nodes"];
+
+    // The same nodes: what was found is not found anew, what was counted is not forgotten, and both are asked on.
+    let denied = nodes(gone, "access.default = \"none\"");
+    world.change(2, &denied).await;
+    let after = &world.status().await["engine_nodes"];
+    assert!(after[0]["requests"].as_u64().unwrap() >= before[0]["requests"].as_u64().unwrap());
+    assert!(before[0]["requests"].as_u64().unwrap() > 0);
+    assert_eq!(after[1]["up"], json!(false));
+    world.engine.forget_requests();
+    eventually("a check", || checks(&world.engine) > 1).await;
+    assert_eq!(world.gateway.logged(failed), 1);
+
+    // Others: they are asked though nobody wants to know, and get requests.
+    assert_eq!(checks(&other), 0);
+    world.change(2, &nodes(other.address(), "")).await;
+    eventually("a check", || checks(&other) > 1).await;
+    for _ in 0..2 {
+        assert_eq!(get(&client, &world.token, "/api/task").await.status(), 200);
+    }
+    assert_eq!(other.requests_to("/engine-rest/task"), 1);
+    assert_eq!(world.status().await["engine_nodes"][1]["up"], json!(true));
 }

@@ -122,7 +122,12 @@ async fn the_old_services_jwks_url_alone_is_enough_to_run() {
         "{answer:?}\n{}",
         process.log.lock().unwrap()
     );
-    let body: Value = serde_json::from_slice(&engine.requests().pop().unwrap().body).unwrap();
+    let requests = engine.requests();
+    let start = requests
+        .iter()
+        .find(|request| request.method == http::Method::POST);
+    let start = start.unwrap();
+    let body: Value = serde_json::from_slice(&start.body).unwrap();
     assert_eq!(body["variables"]["initiator"]["value"], "user_1");
     assert_eq!(
         body["variables"]["initiatorName"]["value"],

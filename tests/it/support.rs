@@ -192,7 +192,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) async fn start(config: &Config) -> Self {
         let resources = Resources::from_config(config).unwrap();
-        let engine = EngineClient::from_config(config).unwrap();
+        let engine = EngineClient::from_config(config, &resources.nodes).unwrap();
         let connections = Connections::new(stack(&resources, engine), Limits::from_config(config))
             .with_tls(Tls::from_config(config).unwrap());
         let server = Server::bind(config.server.listen).await.unwrap();
@@ -233,13 +233,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Runs `bpmgate serve` for this issuer and this engine; `more` is TOML that follows, tables and all.
+    /// Runs `bpmgate serve` for this issuer and this engine, which is asked nothing of the gateway's own accord; `more` is TOML that follows, tables and all.
     pub(crate) async fn start(issuer: &Issuer, engine_url: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.toml");
         let (name, keys) = (issuer.url(), issuer.jwks_url());
         let text = format!(
-            "server.listen = \"127.0.0.1:0\"\nserver.limits.requests_in_flight_per_caller = 10000\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\n\
+            "server.listen = \"127.0.0.1:0\"\nserver.limits.requests_in_flight_per_caller = 10000\nadmin.listen = \"\"\nengine.url = \"{engine_url}\"\nengine.health.interval = \"0s\"\n\
              access.default = \"transparent\"\n{more}\n\
              [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
         );

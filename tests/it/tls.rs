@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bpmgate::body::Body;
 use bpmgate::demo::engine::Engine;
 use bpmgate::demo::issuer::Issuer;
+use bpmgate::engine::{EngineClient, Nodes};
 use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
@@ -139,7 +140,7 @@ async fn a_file_without_a_certificate_is_refused_at_the_start() {
         let mut config = config(&issuer, "https://localhost:1/engine-rest");
         file.path().clone_into(&mut config.engine.ca_file);
         assert!(
-            bpmgate::engine::EngineClient::from_config(&config).is_err(),
+            EngineClient::from_config(&config, &Nodes::from_config(&config)).is_err(),
             "{text}"
         );
     }

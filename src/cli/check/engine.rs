@@ -17,7 +17,7 @@ use super::super::Failure;
 use super::{found, print, warn};
 use crate::body::{Body, BoxError};
 use crate::config::{Config, CredentialsMode};
-use crate::engine::EngineClient;
+use crate::engine::{EngineClient, Nodes};
 use crate::layer::{Check, Credentials};
 
 /// Asks, prints what was found and warns.
@@ -26,7 +26,8 @@ use crate::layer::{Check, Credentials};
 /// The engine cannot be reached, is none, or refuses the configured account.
 pub(super) async fn ask(config: &Config) -> Result<(), Failure> {
     let engine = Engine {
-        client: EngineClient::from_config(config).map_err(Failure::Running)?,
+        client: EngineClient::from_config(config, &Nodes::from_config(config))
+            .map_err(Failure::Running)?,
         url: config.engine.url.as_str(),
         root: config.engine.url.base_path(),
         patience: config.engine.timeouts.response,

@@ -72,6 +72,17 @@ fn numbers_and_sizes_keep_their_ranges() {
             &["error: `server.workers` is \"4\""],
         ),
         ("server.workers = 4.0", &["error: `server.workers` is 4.0"]),
+        ("engine.retry.budget_percent = 100", &[]),
+        (
+            "engine.retry.budget_percent = 101",
+            &["error: `engine.retry.budget_percent` is 101"],
+        ),
+        ("engine.retry.budget_floor = 1000000", &[]),
+        (
+            "engine.retry.budget_floor = 1000001",
+            &["error: `engine.retry.budget_floor` is 1000001"],
+        ),
+        ("engine.health.interval = \"0s\"", &[]),
         ("server.limits.connections = 1", &[]),
         (
             "server.limits.connections = 0",
@@ -447,16 +458,40 @@ fn origins_are_written_as_browsers_write_them() {
 }
 
 #[test]
+fn nodes_are_places_that_differ() {
+    check_rows(&[
+        ("engine.nodes = []", &[]),
+        (
+            "engine.nodes = [\"http://localhost:1\", \"http://localhost:2\"]",
+            &[],
+        ),
+        ("engine.nodes = [\"http://localhost:1/\"]", &[]),
+        (
+            "engine.nodes = [\"http://localhost:1/engine-rest\"]",
+            &["error: `engine.nodes.0` is \"http://localhost:1/engine-rest\""],
+        ),
+        (
+            "engine.nodes = [\"http://localhost:80\", \"http://LOCALHOST\"]",
+            &["error: `engine.nodes.1` is http://LOCALHOST, which is there already"],
+        ),
+        (
+            "engine = { url = \"http://unused.example/x\", nodes = [\"http://engine.example\"] }",
+            &[
+                "warning: `engine.nodes.0` is an http:// URL: the engine's credentials can be read and changed on the way",
+            ],
+        ),
+    ]);
+    let many: Vec<_> = (1..=65)
+        .map(|port| format!("\"http://localhost:{port}\""))
+        .collect();
+    let given = format!("engine.nodes = [{}]", many.join(", "));
+    check_rows(&[(&given, &["error: `engine.nodes` is 65"])]);
+}
+
+#[test]
 fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
     check_rows(&[
         ("admin.listen = \"127.0.0.1:9000\"", &[]),
-        ("engine.nodes = []", &[]),
-        (
-            "engine.nodes = [\"http://localhost:1\"]",
-            &[
-                "error: `engine.nodes` is not supported yet, and all requests would go to `engine.url`",
-            ],
-        ),
         (
             "engine.credentials.mode = \"relay\"",
             &["error: `engine.credentials.mode` supports `basic` and `none` so far"],
@@ -495,9 +530,40 @@ fn keys_that_do_nothing_yet_are_said_and_dangerous_ones_refused() {
         ),
         ("workflow_api.show_engine_url = true", &[]),
         ("telemetry.otlp_endpoint = \"\"", &[]),
+        ("telemetry.otlp_endpoint = \"http://localhost:4318\"", &[]),
         (
-            "telemetry.otlp_endpoint = \"http://localhost:4317\"",
-            &["warning: `telemetry.otlp_endpoint` does nothing yet: no traces are sent"],
+            "telemetry.otlp_endpoint = \"http://collector.example:4318\"",
+            &[
+                "warning: `telemetry.otlp_endpoint` is an http:// URL: what the spans say can be read and changed on the way",
+            ],
+        ),
+        (
+            "telemetry.otlp_endpoint = \"https://collector.example/?key=1\"",
+            &["error: `telemetry.otlp_endpoint` is \"https://collector.example/?key=1\""],
+        ),
+        ("telemetry.trace_sampling = 0", &[]),
+        ("telemetry.trace_sampling = 0.05", &[]),
+        ("telemetry.trace_sampling = 1.0", &[]),
+        (
+            "telemetry.trace_sampling = 1.01",
+            &["error: `telemetry.trace_sampling` is 1.01"],
+        ),
+        (
+            "telemetry.trace_sampling = -0.1",
+            &["error: `telemetry.trace_sampling` is -0.1"],
+        ),
+        (
+            "telemetry.trace_sampling = nan",
+            &["error: `telemetry.trace_sampling` is NaN"],
+        ),
+        (
+            "telemetry.trace_sampling = \"0.5\"",
+            &["error: `telemetry.trace_sampling` is \"0.5\""],
+        ),
+        ("telemetry.trace_queue = 1", &[]),
+        (
+            "telemetry.trace_queue = 0",
+            &["error: `telemetry.trace_queue` is 0"],
         ),
         ("telemetry.audit_log = \"\"", &[]),
         ("telemetry.audit_log = \"stdout\"", &[]),
@@ -1386,4 +1452,20 @@ fn any_damage_to_a_file_is_answered_with_a_message() {
         }
     }
     assert!(refused > 1000, "{refused}");
+}
+
+#[test]
+fn a_share_may_come_from_the_environment() {
+    const NAME: &str = "BPMGATE__TELEMETRY__TRACE_SAMPLING";
+    for (text, want) in [("0.25", 0.25), ("1", 1.0)] {
+        let loaded = with_issuer("", &[(NAME, text)]).unwrap();
+        let found = loaded.config.telemetry.trace_sampling;
+        assert!((found - want).abs() < f64::EPSILON, "{text}");
+    }
+    for text in ["10%", ""] {
+        assert_eq!(
+            said(&with_issuer("", &[(NAME, text)])),
+            [format!("error: {NAME} is \"{text}\", expected a number")]
+        );
+    }
 }

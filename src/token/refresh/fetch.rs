@@ -140,6 +140,14 @@ async fn client() -> Result<&'static HttpsClient, FetchError> {
 }
 
 fn new_client() -> Result<HttpsClient, FetchError> {
+    // Fetches are minutes apart: a connection kept would be closed by then.
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build(https_connector()?))
+}
+
+/// Connects over http and https, and trusts whom the platform trusts.
+pub(crate) fn https_connector() -> Result<HttpsConnector<HttpConnector>, FetchError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = || {
         ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -148,7 +156,7 @@ fn new_client() -> Result<HttpsClient, FetchError> {
     let config = match builder().and_then(BuilderVerifierExt::with_platform_verifier) {
         Ok(builder) => builder.with_no_client_auth(),
         Err(error) => {
-            // An image without any certificates is fine where all issuers are plain http; no https
+            // An image without any certificates is fine where all that is asked is plain http; no https
             // server is trusted then.
             tracing::warn!(%error, "no platform certificates");
             builder()
@@ -157,15 +165,11 @@ fn new_client() -> Result<HttpsClient, FetchError> {
                 .with_no_client_auth()
         }
     };
-    let connector = HttpsConnectorBuilder::new()
+    Ok(HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_or_http()
         .enable_http1()
-        .build();
-    // Fetches are minutes apart: a connection kept would be closed by then.
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(connector))
+        .build())
 }
 
 /// The `jwks_uri` of the issuer's own discovery document.

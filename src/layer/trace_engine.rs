@@ -1,0 +1,161 @@
+//! A span for what the engine takes of a request, which the engine can continue.
+//!
+//! The engine gets this span as `traceparent`, also where it is not sampled; `tracestate` and `baggage` pass as they came. The span is around
+//! all tries, and ends with the head of the answer. Attributes are those of OpenTelemetry's conventions for HTTP clients but `url.full`:
+//! paths hold ids.
+//!
+//! Stands next to the engine, and does nothing where [`TraceLayer`](crate::layer::TraceLayer) does not stand above.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, StatusCode};
+use opentelemetry::trace::{Span as _, SpanContext, SpanKind};
+use opentelemetry_sdk::trace::Span;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::observe::method_label;
+use crate::problem::Problem;
+use crate::request_info::Findings;
+use crate::trace_context::TRACEPARENT;
+use crate::traces::{self, ABORTED, Traces, set};
+
+/// Makes a span of each call of the engine; see the [module](self).
+#[derive(Debug, Clone)]
+pub struct TraceEngineLayer {
+    traces: Traces,
+    host: Arc<str>,
+    port: u16,
+}
+
+impl TraceEngineLayer {
+    /// The engine is at this host and port.
+    #[must_use]
+    pub fn new(traces: Traces, host: &str, port: u16) -> Self {
+        Self {
+            traces,
+            host: host.into(),
+            port,
+        }
+    }
+}
+
+impl<S> Layer<S> for TraceEngineLayer {
+    type Service = TraceEngine<S>;
+
+    fn layer(&self, inner: S) -> TraceEngine<S> {
+        TraceEngine {
+            layer: self.clone(),
+            inner,
+        }
+    }
+}
+
+/// The service of [`TraceEngineLayer`].
+#[derive(Debug, Clone)]
+pub struct TraceEngine<S> {
+    layer: TraceEngineLayer,
+    inner: S,
+}
+
+impl<S, B, R> Service<Request<B>> for TraceEngine<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Problem>,
+{
+    type Response = Response<R>;
+    type Error = Problem;
+    type Future = TracedEngine<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let parent = request.extensions().get::<SpanContext>().cloned();
+        let span = parent.and_then(|parent| self.layer.begin(&mut request, parent));
+        TracedEngine {
+            span: span.map(EngineSpan),
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+impl TraceEngineLayer {
+    /// The span, where it is recorded; the engine hears of it in any case.
+    fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<Span> {
+        let method = method_label(request.method());
+        let mut span = self.traces.begin(method, SpanKind::Client, parent);
+        let context = span.span_context();
+        if let Some(value) = traces::traceparent(context).filter(|_| context.is_valid()) {
+            request.headers_mut().insert(TRACEPARENT, value);
+        }
+        if !span.is_recording() {
+            return None;
+        }
+        set(&mut span, "http.request.method", method);
+        set(&mut span, "server.address", self.host.clone());
+        set(&mut span, "server.port", i64::from(self.port));
+        if let Some(findings) = request.extensions().get::<Findings>() {
+            let operation = findings.operation().copied();
+            let template = operation.map(|row| row.path);
+            span.update_name(traces::name(method, template));
+            if let Some(template) = template {
+                set(&mut span, "url.template", template);
+            }
+            traces::set_operation(&mut span, operation, findings);
+        }
+        Some(span)
+    }
+}
+
+/// A span that is recorded.
+struct EngineSpan(Span);
+
+impl EngineSpan {
+    fn end(mut self, status: Option<StatusCode>, code: Option<&'static str>) {
+        traces::set_outcome(&mut self.0, status, CLIENT_ERROR, code);
+        self.0.end();
+    }
+}
+
+pin_project! {
+    /// The future of [`TraceEngine`].
+    pub struct TracedEngine<F> {
+        span: Option<EngineSpan>,
+        #[pin]
+        inner: F,
+    }
+
+    impl<F> PinnedDrop for TracedEngine<F> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(span) = this.project().span.take() {
+                span.end(None, Some(ABORTED));
+            }
+        }
+    }
+}
+
+impl<F, R> Future for TracedEngine<F>
+where
+    F: Future<Output = Result<Response<R>, Problem>>,
+{
+    type Output = Result<Response<R>, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.inner.poll(cx));
+        if let Some(span) = this.span.take() {
+            match &answer {
+                Ok(answer) => span.end(Some(answer.status()), None),
+                Err(problem) => span.end(None, Some(problem.code())),
+            }
+        }
+        Poll::Ready(answer)
+    }
+}
+
+/// Who asked for something wrong has an error.
+const CLIENT_ERROR: u16 = 400;

@@ -1,0 +1,674 @@
+//! Several nodes of one engine: who gets what, who is left out, and what a node that goes away costs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bpmgate::body::Body;
+use bpmgate::config::Config;
+use bpmgate::demo::engine::{Engine, Script};
+use bpmgate::demo::issuer::Issuer;
+use bpmgate::demo::raw::{RawEngine, read_request};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::support::{
+    Client, Gateway, Process, Protocol, alice, code, config, eventually, soon, whole,
+};
+
+const START: &str = "/api/process-definition/key/approval/start";
+
+/// Engines in memory as nodes, and a gateway before them in this process, which checks no health unless it is asked.
+struct Cluster {
+    nodes: Vec<Engine>,
+    _issuer: Issuer,
+    gateway: Gateway,
+    token: String,
+}
+
+impl Cluster {
+    async fn start(count: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let issuer = Issuer::start().await.unwrap();
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(Engine::start().await.unwrap());
+        }
+        // The host of the URL is nobody.
+        let mut config = config(&issuer, "http://engine.invalid/engine-rest");
+        config.engine.nodes = nodes
+            .iter()
+            .map(|node| format!("http://{}", node.address()).parse().unwrap())
+            .collect();
+        change(&mut config);
+        Self {
+            gateway: Gateway::start(&config).await,
+            token: alice(&issuer),
+            _issuer: issuer,
+            nodes,
+        }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.gateway.address, Protocol::Http1).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Request<Body> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("authorization", &self.token);
+        request.body(Body::empty()).unwrap()
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Response<Bytes> {
+        let answer = self.client().await.send(self.request(method, path)).await;
+        whole(answer.unwrap()).await.unwrap()
+    }
+
+    /// Requests that each node has seen for paths that begin so.
+    fn seen(&self, path: &str) -> Vec<usize> {
+        let path = format!("/engine-rest{path}");
+        let seen = self.nodes.iter().map(|node| node.requests_to(&path));
+        seen.collect()
+    }
+}
+
+#[tokio::test]
+async fn requests_take_turns_and_those_that_are_held_count() {
+    let cluster = Cluster::start(3, |_| ()).await;
+    for node in &cluster.nodes {
+        node.script("/engine-rest/x", Script::Echo);
+        node.script("/engine-rest/slow", Script::Gate(Box::new(Script::Echo)));
+    }
+    for _ in 0..6 {
+        assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 200);
+    }
+    assert_eq!(cluster.seen("/x"), [2, 2, 2]);
+
+    // Three are held, one by each node, and then one more by one.
+    let mut held = Vec::new();
+    for number in 1..=4 {
+        let client = cluster.client().await;
+        let request = cluster.request(Method::GET, "/api/slow");
+        held.push(tokio::spawn(async move {
+            client.send(request).await.unwrap().status()
+        }));
+        eventually("the request", || {
+            cluster.seen("/slow").iter().sum::<usize>() == number
+        })
+        .await;
+    }
+    let slow = cluster.seen("/slow");
+    let busy = slow.iter().position(|count| *count == 2).unwrap();
+    for _ in 0..6 {
+        assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 200);
+    }
+    let mut want = [5, 5, 5];
+    want[busy] = 2;
+    assert_eq!(cluster.seen("/x"), want, "the other two share them");
+    for (node, count) in cluster.nodes.iter().zip(slow) {
+        node.release(count);
+    }
+    for held in held {
+        assert_eq!(soon("the answer", held).await.unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_broke_goes_to_another_node_and_a_start_does_not() {
+    let cluster = Cluster::start(2, |config| config.engine.retry.attempts = 1).await;
+    cluster.nodes[0].script("/engine-rest/", Script::CloseUnanswered);
+    cluster.nodes[1].script("/engine-rest/", Script::Echo);
+    for _ in 0..4 {
+        assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 200);
+    }
+    let seen = cluster.seen("/x");
+    assert_eq!(seen[1], 4, "one more try was enough for each: {seen:?}");
+    assert!(seen[0] >= 1, "{seen:?}");
+
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let answer = cluster.send(Method::POST, START).await;
+        answers.push(answer.status().as_u16());
+    }
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 502]);
+    assert_eq!(cluster.seen("/process-definition"), [1, 1]);
+}
+
+#[tokio::test]
+async fn what_was_not_sent_goes_to_another_node_whatever_it_is() {
+    let mut cluster = Cluster::start(2, |_| ()).await;
+    drop(cluster.nodes.remove(0));
+    for _ in 0..6 {
+        assert_eq!(cluster.send(Method::POST, START).await.status(), 200);
+    }
+    assert_eq!(cluster.seen("/process-definition"), [6]);
+}
+
+#[tokio::test]
+async fn a_breaker_keeps_requests_from_a_node_until_one_request_finds_it_well() {
+    let pause = Duration::from_millis(300);
+    let cluster = Cluster::start(2, |config| {
+        config.engine.breaker.failures = 2;
+        config.engine.breaker.pause = pause;
+        config.engine.retry.attempts = 0;
+    })
+    .await;
+    cluster.nodes[0].script("/engine-rest/", Script::CloseUnanswered);
+    cluster.nodes[1].script("/engine-rest/", Script::Echo);
+    let mut failed = 0;
+    while failed < 2 {
+        let answer = cluster.send(Method::DELETE, "/api/x").await;
+        if answer.status() == 502 {
+            assert_eq!(code(answer.body()), "engine_unreachable");
+            failed += 1;
+        }
+    }
+    let opened = Instant::now();
+    let mut asked = 0;
+    while opened.elapsed() < pause / 2 {
+        assert_eq!(cluster.send(Method::DELETE, "/api/x").await.status(), 200);
+        asked += 1;
+    }
+    assert!(asked > 2, "{asked}");
+    assert_eq!(cluster.seen("/x")[0], 2, "it was left alone");
+    cluster.nodes[0].clear_scripts();
+    cluster.nodes[0].script("/engine-rest/", Script::Echo);
+    soon("its next request", async {
+        while cluster.seen("/x")[0] == 2 {
+            assert_eq!(cluster.send(Method::DELETE, "/api/x").await.status(), 200);
+        }
+    })
+    .await;
+    let before = cluster.seen("/x")[0];
+    for _ in 0..4 {
+        assert_eq!(cluster.send(Method::DELETE, "/api/x").await.status(), 200);
+    }
+    assert_eq!(cluster.seen("/x")[0], before + 2, "it has its share again");
+}
+
+#[tokio::test]
+async fn one_node_alone_gets_every_request_however_often_it_fails() {
+    let cluster = Cluster::start(1, |config| {
+        config.engine.breaker.failures = 1;
+        config.engine.retry.attempts = 0;
+    })
+    .await;
+    cluster.nodes[0].script("/engine-rest/", Script::CloseUnanswered);
+    for _ in 0..5 {
+        assert_eq!(cluster.send(Method::DELETE, "/api/x").await.status(), 502);
+    }
+    cluster.nodes[0].clear_scripts();
+    cluster.nodes[0].script("/engine-rest/", Script::Echo);
+    assert_eq!(cluster.send(Method::DELETE, "/api/x").await.status(), 200);
+    assert_eq!(cluster.seen("/x"), [6]);
+}
+
+#[tokio::test]
+async fn what_the_budget_does_not_have_is_not_sent_again() {
+    let cluster = Cluster::start(1, |config| {
+        config.engine.retry.budget_percent = 20;
+        config.engine.retry.budget_floor = 0;
+    })
+    .await;
+    cluster.nodes[0].script("/engine-rest/", Script::CloseUnanswered);
+    for _ in 0..10 {
+        assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 502);
+    }
+    assert_eq!(cluster.seen("/x"), [12]);
+}
+
+#[tokio::test]
+async fn each_node_is_told_its_own_host_where_the_clients_is_not_kept() {
+    let cluster = Cluster::start(2, |config| config.engine.preserve_host = false).await;
+    for node in &cluster.nodes {
+        node.script("/engine-rest/x", Script::Echo);
+    }
+    for _ in 0..2 {
+        cluster.send(Method::GET, "/api/x").await;
+    }
+    for node in &cluster.nodes {
+        let requests = node.requests();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].headers["host"], node.address().to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_given_up_at_its_age() {
+    let age = Duration::from_millis(150);
+    let cluster = Cluster::start(1, |config| config.engine.timeouts.connection_age = age).await;
+    let node = &cluster.nodes[0];
+    node.script("/engine-rest/x", Script::Echo);
+    cluster.send(Method::GET, "/api/x").await;
+    let opened = Instant::now();
+    // It is used again and again, so it is never silent for long.
+    soon("another connection", async {
+        while node.connections() == 1 {
+            assert_eq!(cluster.send(Method::GET, "/api/x").await.status(), 200);
+        }
+    })
+    .await;
+    assert!(opened.elapsed() + Duration::from_millis(50) >= age);
+    assert!(node.requests_to("/engine-rest/x") > 2, "it was used again");
+}
+
+/// The gateway's own binary before these nodes.
+struct Watched {
+    gateway: Process,
+    _issuer: Issuer,
+    token: String,
+}
+
+impl Watched {
+    async fn start(nodes: &[SocketAddr], more: &[(&str, &str)]) -> Self {
+        let issuer = Issuer::start().await.unwrap();
+        let nodes = nodes.iter().map(|node| format!("http://{node}"));
+        let nodes = nodes.collect::<Vec<_>>().join(",");
+        let (name, keys) = (issuer.url(), issuer.jwks_url());
+        let mut environment = vec![
+            ("BPMGATE__SERVER__LISTEN", "127.0.0.1:0"),
+            ("BPMGATE__ADMIN__LISTEN", "127.0.0.1:0"),
+            ("BPMGATE__ENGINE__NODES", &nodes),
+            ("BPMGATE__ENGINE__HEALTH__INTERVAL", "100ms"),
+            ("BPMGATE__ENGINE__HEALTH__TIMEOUT", "2s"),
+            ("BPMGATE__ENGINE__RETRY__BACKOFF", "20ms"),
+            ("BPMGATE__ACCESS__DEFAULT", "transparent"),
+            ("BPMGATE__INITIATOR__MODEL_INITIATOR", "false"),
+            ("BPMGATE__ISSUERS__0__ISSUER", &name),
+            ("BPMGATE__ISSUERS__0__JWKS_URL", &keys),
+            ("BPMGATE__ISSUERS__0__AUDIENCE", super::support::AUDIENCE),
+        ];
+        environment.extend(more);
+        Self {
+            gateway: Process::with_environment(&environment).await,
+            token: alice(&issuer),
+            _issuer: issuer,
+        }
+    }
+
+    async fn admin(&self, path: &str) -> (u16, String) {
+        let client = Client::connect(self.gateway.admin.unwrap(), Protocol::Http1).await;
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = whole(client.send(request).await.unwrap()).await.unwrap();
+        let text = String::from_utf8(answer.body().to_vec()).unwrap();
+        (answer.status().as_u16(), text)
+    }
+
+    async fn shape(&self, path: &str) -> (u16, Value) {
+        let (status, text) = self.admin(path).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// Asks until that is missing.
+    async fn nodes_down(&self, want: &[SocketAddr]) {
+        let want: Vec<_> = want.iter().map(ToString::to_string).collect();
+        soon("that health", async {
+            loop {
+                let (_, ready) = self.shape("/readyz").await;
+                if ready["engine_nodes_down"] == json!(want) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+
+    async fn get(&self, path: &str) -> u16 {
+        let client = Client::connect(self.gateway.address, Protocol::Http1).await;
+        let request = Request::get(path).header("authorization", &self.token);
+        let request = request.body(Body::empty()).unwrap();
+        let answer = whole(client.send(request).await.unwrap()).await.unwrap();
+        answer.status().as_u16()
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_fails_its_check_gets_nothing_while_another_is_there_and_all_is_told() {
+    let nodes = [
+        Engine::start().await.unwrap(),
+        Engine::start().await.unwrap(),
+    ];
+    let [first, second] = &nodes;
+    for node in &nodes {
+        node.script("/engine-rest/x", Script::Echo);
+    }
+    let addresses = [first.address(), second.address()];
+    let timeout = ("BPMGATE__ENGINE__HEALTH__TIMEOUT", "300ms");
+    let world = Watched::start(&addresses, &[timeout]).await;
+    world.nodes_down(&[]).await;
+    // It takes connections and never answers.
+    first.script("/engine-rest/version", Script::HangBeforeHeaders);
+    world.nodes_down(&addresses[..1]).await;
+    for _ in 0..6 {
+        assert_eq!(world.get("/api/x").await, 200);
+    }
+    let seen = |node: &Engine| node.requests_to("/engine-rest/x");
+    assert_eq!((seen(first), seen(second)), (0, 6));
+
+    let (status, ready) = world.shape("/readyz").await;
+    assert_eq!((status, &ready["engine_reachable"]), (200, &json!(true)));
+    let (_, status) = world.shape("/status").await;
+    let [down, up] = [&status["engine_nodes"][0], &status["engine_nodes"][1]];
+    assert_eq!(down["node"], addresses[0].to_string());
+    assert_eq!((&down["up"], &down["status"]), (&json!(false), &json!(504)));
+    assert_eq!(up["node"], addresses[1].to_string());
+    assert_eq!((&up["up"], &up["status"]), (&json!(true), &json!(200)));
+    assert_eq!(up["breaker"], "closed");
+    assert!(up["version"].as_str().unwrap().starts_with('1'), "{up}");
+    let (_, metrics) = world.admin("/metrics").await;
+    for line in [
+        format!("bpmgate_engine_node_up{{node=\"{}\"}} 0\n", addresses[0]),
+        format!("bpmgate_engine_node_up{{node=\"{}\"}} 1\n", addresses[1]),
+        format!(
+            "bpmgate_engine_breaker{{node=\"{}\",state=\"closed\"}} 1\n",
+            addresses[1]
+        ),
+        format!(
+            "bpmgate_engine_breaker{{node=\"{}\",state=\"open\"}} 0\n",
+            addresses[1]
+        ),
+    ] {
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    let value = |series: String| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        line.expect(&series).trim().parse().unwrap()
+    };
+    let second_label = format!("{{node=\"{}\"", addresses[1]);
+    assert!(value(format!("bpmgate_engine_requests_total{second_label}}}")) >= 6.0);
+    let connections = |state| {
+        value(format!(
+            "bpmgate_engine_connections{second_label},state=\"{state}\"}}"
+        ))
+    };
+    assert!(
+        connections("busy") + connections("idle") >= 1.0,
+        "{metrics}"
+    );
+
+    // Where both are down they are better than nothing, and the gateway is not ready.
+    second.script("/engine-rest/version", Script::HangBeforeHeaders);
+    world.nodes_down(&addresses).await;
+    assert_eq!(world.shape("/readyz").await.0, 503);
+    assert_eq!(world.get("/api/x").await, 200);
+    first.clear_scripts();
+    first.script("/engine-rest/x", Script::Echo);
+    world.nodes_down(&addresses[1..]).await;
+    let (before, other) = (seen(first), seen(second));
+    for _ in 0..4 {
+        assert_eq!(world.get("/api/x").await, 200);
+    }
+    assert_eq!((seen(first), seen(second)), (before + 4, other));
+    let log = world.gateway.log.lock().unwrap();
+    for event in [
+        "engine node fails its health check",
+        "engine node passes its health check again",
+    ] {
+        assert!(log.contains(event), "{log}");
+    }
+}
+
+/// What a node notes, in lists that outlive it.
+#[derive(Debug, Clone, Default)]
+struct Notes {
+    /// The business keys of starts, done whether their answers arrive or not.
+    done: Arc<Mutex<Vec<String>>>,
+    /// Requests but health checks.
+    requests: Arc<AtomicUsize>,
+    /// Whether it is about to go, so that it fails its health check.
+    is_leaving: Arc<AtomicBool>,
+}
+
+async fn node(address: SocketAddr, notes: &Notes) -> RawEngine {
+    let notes = notes.clone();
+    let serve = move |_, mut stream: TcpStream| {
+        let notes = notes.clone();
+        async move {
+            loop {
+                let request = read_request(&mut stream).await?;
+                let head = request.head_text();
+                let is_check = head.starts_with("GET /engine-rest/version ");
+                if !is_check {
+                    notes.requests.fetch_add(1, Ordering::SeqCst);
+                }
+                if head.starts_with("POST ") {
+                    let key = business_key(&String::from_utf8_lossy(&request.body));
+                    notes.done.lock().unwrap().push(key);
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                let status = if is_check && notes.is_leaving.load(Ordering::SeqCst) {
+                    503
+                } else {
+                    200
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status} \r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{{\"version\":\"7.24.0\"}}"
+                );
+                stream.write_all(answer.as_bytes()).await?;
+            }
+        }
+    };
+    soon("the address", async {
+        loop {
+            match RawEngine::start_at(address, serve.clone()).await {
+                Ok(engine) => return engine,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    })
+    .await
+}
+
+fn business_key(body: &str) -> String {
+    let from = body.find("key-").expect(body);
+    let key = &body[from..];
+    key[..key.find('"').unwrap()].to_owned()
+}
+
+/// What a client was told of its start, and when it had asked.
+struct Told {
+    key: String,
+    asked: Instant,
+    status: u16,
+}
+
+/// Three nodes, and clients that read and start until they are stopped.
+struct Loaded {
+    world: Arc<Watched>,
+    nodes: Vec<(RawEngine, Notes)>,
+    gets: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<Told>>>,
+}
+
+const CLIENTS: usize = 16;
+
+impl Loaded {
+    async fn start() -> Self {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            let notes = Notes::default();
+            nodes.push((node(any, &notes).await, notes));
+        }
+        let addresses: Vec<_> = nodes.iter().map(|(node, _)| node.address()).collect();
+        let world = Arc::new(Watched::start(&addresses, &[]).await);
+        world.nodes_down(&[]).await;
+        let (gets, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let clients = (0..CLIENTS)
+            .map(|number| {
+                let (world, stop, gets) = (world.clone(), stop.clone(), gets.clone());
+                tokio::spawn(read_and_start(number, world, stop, gets))
+            })
+            .collect();
+        Self {
+            world,
+            nodes,
+            gets,
+            stop,
+            clients,
+        }
+    }
+
+    /// Waits until so many more have been read.
+    async fn passed(&self, more: usize) {
+        let goal = self.gets.load(Ordering::SeqCst) + more;
+        eventually("more requests", || self.gets.load(Ordering::SeqCst) >= goal).await;
+    }
+
+    /// Ends a node as a crash does; gives its address and its notes.
+    async fn end(&mut self, place: usize) -> (SocketAddr, Notes) {
+        let (node, notes) = self.nodes.remove(place);
+        let address = node.address();
+        drop(node);
+        soon("its end", async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        (address, notes)
+    }
+
+    /// Lets it come back to its address, and waits until it has its share again.
+    async fn come_back(&mut self, place: usize, (address, notes): (SocketAddr, Notes)) {
+        notes.is_leaving.store(false, Ordering::SeqCst);
+        let back = node(address, &notes).await;
+        self.nodes.insert(place, (back, notes.clone()));
+        self.world.nodes_down(&[]).await;
+        let before = notes.requests.load(Ordering::SeqCst);
+        eventually("its share", || {
+            notes.requests.load(Ordering::SeqCst) > before + 20
+        })
+        .await;
+    }
+
+    /// What the clients were told, and how often each start was done.
+    async fn ended(self) -> (Vec<Told>, HashMap<String, usize>) {
+        self.passed(100).await;
+        self.stop.store(true, Ordering::SeqCst);
+        let mut told = Vec::new();
+        for client in self.clients {
+            told.extend(soon("a client's end", client).await.unwrap());
+        }
+        let mut times = HashMap::<String, usize>::new();
+        for (_, notes) in &self.nodes {
+            for key in notes.done.lock().unwrap().iter() {
+                *times.entry(key.clone()).or_default() += 1;
+            }
+        }
+        assert!(told.len() > 500, "{}", told.len());
+        (told, times)
+    }
+}
+
+/// Every `GET` must succeed.
+async fn read_and_start(
+    number: usize,
+    world: Arc<Watched>,
+    stop: Arc<AtomicBool>,
+    gets: Arc<AtomicUsize>,
+) -> Vec<Told> {
+    let client = Client::connect(world.gateway.address, Protocol::Http1).await;
+    let ask = async |method: Method, path: &str, body: String| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("authorization", &world.token)
+            .header("content-type", "application/json");
+        let request = request.body(Body::from(Bytes::from(body))).unwrap();
+        whole(client.send(request).await.unwrap()).await.unwrap()
+    };
+    let mut told = Vec::new();
+    for count in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let answer = ask(Method::GET, "/api/task", String::new()).await;
+        assert_eq!(answer.status(), 200, "{:?}", answer.body());
+        gets.fetch_add(1, Ordering::SeqCst);
+        let key = format!("key-{number}-{count}");
+        let asked = Instant::now();
+        let body = json!({"businessKey": key}).to_string();
+        let status = ask(Method::POST, START, body).await.status().as_u16();
+        told.push(Told { key, asked, status });
+    }
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_crash_under_load_cost_no_get_and_do_no_start_twice() {
+    let mut loaded = Loaded::start().await;
+    let mut crashes = Vec::new();
+    for place in 0..3 {
+        loaded.passed(100).await;
+        let began = Instant::now();
+        let gone = loaded.end(place).await;
+        // The last that it was sent has broken by then.
+        crashes.push((began, Instant::now() + Duration::from_millis(100)));
+        loaded.passed(200).await;
+        loaded.come_back(place, gone).await;
+    }
+    let (told, times) = loaded.ended().await;
+    let mut lost = 0;
+    for Told { key, asked, status } in &told {
+        let times = times.get(key).copied().unwrap_or_default();
+        match status {
+            200 => assert_eq!(times, 1, "{key}"),
+            // It was sent and got no answer: nobody knows whether it was done, so it is not sent again.
+            502 => {
+                lost += 1;
+                assert!(times <= 1, "{key} was done {times} times");
+                let in_a_crash = crashes.iter().any(|(began, over)| {
+                    *asked < *over && *asked + Duration::from_secs(1) > *began
+                });
+                assert!(in_a_crash, "{key} could have been saved");
+            }
+            other => panic!("{other} for {key}"),
+        }
+    }
+    assert!(
+        lost <= CLIENTS * crashes.len(),
+        "{lost} of {} starts",
+        told.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_fail_their_check_before_they_restart_cost_nothing_under_load() {
+    let mut loaded = Loaded::start().await;
+    for place in 0..3 {
+        loaded.passed(100).await;
+        let (node, notes) = &loaded.nodes[place];
+        let address = node.address();
+        notes.is_leaving.store(true, Ordering::SeqCst);
+        loaded.world.nodes_down(&[address]).await;
+        // What was on its way there has come, and was answered.
+        let mut last = usize::MAX;
+        soon("its last request", async {
+            loop {
+                let seen = notes.requests.load(Ordering::SeqCst);
+                if seen == last {
+                    return;
+                }
+                last = seen;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await;
+        let gone = loaded.end(place).await;
+        loaded.passed(200).await;
+        loaded.come_back(place, gone).await;
+    }
+    let (told, times) = loaded.ended().await;
+    for Told { key, status, .. } in &told {
+        assert_eq!((*status, times.get(key)), (200, Some(&1)), "{key}");
+    }
+    assert_eq!(times.len(), told.len());
+}
