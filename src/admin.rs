@@ -8,7 +8,7 @@
 //! | `/livez` | 200 `ok`, as long as the process answers at all |
 //! | `/readyz` | 200 if there are keys for every issuer, a node of the engine answers and the gateway does not drain; else 503. The JSON names what is missing |
 //! | `/metrics` | what is counted, as Prometheus text, or as `OpenMetrics` where `Accept` names it (docs/metrics.md) |
-//! | `/status` | versions, the effective configuration with secrets masked, the engine's nodes with health, breaker, version and flavour, issuers with key ids and ages, requests in flight, and what each rate limit keeps and has refused |
+//! | `/status` | versions, the effective configuration with secrets masked, when it was loaded and why it could not be loaded again, the engine's nodes with health, breaker, version and flavour, issuers with key ids and ages, requests in flight, and what each rate limit keeps and has refused |
 //!
 //! GET and HEAD alone; every other answer is a problem. Each node of the engine is asked at most once a second, together with `/health`.
 
@@ -16,13 +16,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::body::{Body, BoxError};
@@ -31,12 +30,12 @@ use crate::engine::health::NodeReport;
 use crate::engine::nodes::NodeFigures;
 use crate::engine::{EngineError, Nodes};
 use crate::gateway::Resources;
-use crate::layer::ProblemLayer;
 use crate::layer::own::json_answer;
+use crate::layer::{ProblemLayer, Problems};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::rate_limit::RateLimits;
-use crate::server::{Connections, Limits, Server};
+use crate::server::{Connections, Limits, Reloads};
 use crate::telemetry::metrics::{Format, exposition};
 use crate::token::{IssuerKeys, Verifier};
 
@@ -56,8 +55,7 @@ struct Shared {
     config: Value,
     metrics: Metrics,
     rate_limits: RateLimits,
-    began: Instant,
-    began_at: SystemTime,
+    reloads: Reloads,
     draining: Draining,
 }
 
@@ -77,7 +75,8 @@ impl Draining {
 }
 
 impl Admin<()> {
-    /// For a gateway of this configuration with these resources, before this engine.
+    /// For a gateway of this configuration with these resources, before this engine. A reload makes another one, which shares
+    /// `reloads` and `draining`.
     ///
     /// # Errors
     /// The configuration cannot be shown.
@@ -85,6 +84,8 @@ impl Admin<()> {
         config: &Config,
         resources: &Resources,
         engine: E,
+        reloads: &Reloads,
+        draining: &Draining,
     ) -> Result<
         Admin<
             impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
@@ -113,19 +114,10 @@ impl Admin<()> {
                 config: serde_json::to_value(config)?,
                 metrics: resources.metrics.clone(),
                 rate_limits: resources.rate_limits.clone(),
-                began: Instant::now(),
-                began_at: SystemTime::now(),
-                draining: Draining::default(),
+                reloads: reloads.clone(),
+                draining: draining.clone(),
             }),
         })
-    }
-}
-
-impl<E> Admin<E> {
-    /// What to tell that the gateway drains.
-    #[must_use]
-    pub fn draining(&self) -> Draining {
-        self.shared.draining.clone()
     }
 }
 
@@ -138,16 +130,20 @@ where
         + 'static,
     E::Future: Send,
 {
-    /// Serves for as long as the future is polled, within these limits; [`CONNECTIONS`] at once are enough.
-    pub async fn serve(self, server: Server, limits: Limits) {
+    /// What serves it, within these limits; [`CONNECTIONS`] at once are enough.
+    #[must_use]
+    pub fn connections(self, limits: &Limits) -> Connections<Problems<Self>> {
         let limits = Limits {
             connections: CONNECTIONS,
-            ..limits
+            ..limits.clone()
         };
-        let connections = Connections::new(ProblemLayer::new().layer(self), limits);
-        server
-            .serve(connections, std::future::pending(), Duration::ZERO)
-            .await;
+        Connections::new(self.service(), limits)
+    }
+
+    /// What answers, its problems too.
+    #[must_use]
+    pub fn service(self) -> Problems<Self> {
+        ProblemLayer::new().layer(self)
     }
 
     async fn ready(self) -> Response<Body> {
@@ -193,6 +189,17 @@ where
             .iter()
             .map(|limit| json!({"name": limit.name(), "keys": limit.keys(), "refused": limit.refused()}))
             .collect();
+        let history = shared.reloads.history();
+        let time = |time: SystemTime| humantime::format_rfc3339_millis(time).to_string();
+        let reload = json!({
+            "loaded_at": time(history.loaded_at),
+            "reloads": history.succeeded,
+            "failures": history.failed,
+            "last_failed": history.failure.is_some(),
+            "failed_at": history.failure.as_ref().map(|(at, _)| time(*at)),
+            "last_error": history.failure.as_ref().map(|(_, why)| why),
+            "needs_restart": history.waiting,
+        });
         let engine_reachable = self.engine_is_reachable().await;
         let reports = shared.nodes.health().report().await;
         let nodes: Vec<Value> = reports
@@ -202,8 +209,9 @@ where
             .collect();
         let shape = json!({
             "versions": { "bpmgate": env!("CARGO_PKG_VERSION") },
-            "started_at": humantime::format_rfc3339_millis(shared.began_at).to_string(),
-            "uptime_seconds": shared.began.elapsed().as_secs(),
+            "started_at": time(history.began_at),
+            "uptime_seconds": history.began.elapsed().as_secs(),
+            "configuration": reload,
             "draining": shared.draining.has_begun(),
             "engine_reachable": engine_reachable,
             "engine_nodes": nodes,
@@ -224,9 +232,11 @@ where
             metrics,
             rate_limits,
             nodes,
+            reloads,
             ..
         } = &*self.shared;
-        let text = exposition(metrics, verifier, rate_limits, nodes, format)
+        let loads = reloads.history();
+        let text = exposition(metrics, verifier, rate_limits, nodes, &loads, format)
             .map_err(|_| Problem::Internal)?;
         Ok(text_answer(text.into(), format.content_type()))
     }

@@ -94,7 +94,13 @@ pub struct Server {
     #[serde(deserialize_with = "units::workers")]
     #[schemars(range(max = 1024))]
     pub workers: usize,
-    /// How long requests in flight may take to finish after SIGTERM or SIGINT. `"0s"`: they are cut at once.
+    /// How long the gateway goes on to serve after SIGTERM or SIGINT, while `/readyz` says already that it is not ready: the time that a load
+    /// balancer needs to send nobody here any more.
+    #[serde(with = "units::duration")]
+    #[schemars(schema_with = "units::duration_schema")]
+    pub shutdown_delay: Duration,
+    /// How long requests in flight may take to finish after that.
+    /// `"0s"`: they are cut at once.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub shutdown_grace: Duration,
@@ -119,6 +125,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             workers: 0,
+            shutdown_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             public_url: None,

@@ -23,13 +23,13 @@ use crate::initiator;
 use crate::json_body::JsonBodies;
 use crate::layer::{
     AdmitLayer, AuditLayer, AuthorizeLayer, CorsLayer, CredentialsLayer, DeadlineLayer,
-    EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer, InitiatorLayer, LimitCallerLayer,
-    LimitRateLayer, MatchOperationLayer, MeasureEngineLayer, NormalizePathLayer, OWN_PATHS,
-    ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer, RewritePathLayer, RouteLayer,
-    TraceEngineLayer, TraceLayer, VerifyTokenLayer,
+    EndLongPollsLayer, EndOfLongPolls, EngineAnswerLayer, EngineHeadersLayer, ExtractIdentityLayer,
+    InitiatorLayer, LimitCallerLayer, LimitRateLayer, MatchOperationLayer, MeasureEngineLayer,
+    NormalizePathLayer, OWN_PATHS, ObserveLayer, Own, Pages, ProblemLayer, RetryBudget, RetryLayer,
+    RewritePathLayer, RouteLayer, TraceEngineLayer, TraceLayer, VerifyTokenLayer,
 };
 use crate::metrics::Metrics;
-use crate::model::{ModelSettings, Models};
+use crate::model::{ModelMemory, Models};
 use crate::problem::Problem;
 use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
@@ -73,8 +73,8 @@ pub struct Resources {
     pub audit: Option<AuditLog>,
     /// Which variables say who started a process.
     pub initiator: initiator::Settings,
-    /// How process models are asked for; `None` leaves their own initiator variables alone.
-    pub models: Option<ModelSettings>,
+    /// What is known of process models; `None` leaves their own initiator variables alone.
+    pub models: Option<ModelMemory>,
     /// Where the workflow API is served; `None` leaves the transparent gateway alone.
     pub workflow_prefix: Option<String>,
     /// The largest body that is read and rewritten, in bytes.
@@ -91,6 +91,8 @@ pub struct Resources {
     pub requests_in_flight_per_caller: usize,
     /// Long polls at once, beside the other requests.
     pub long_polls: usize,
+    /// Ends those that wait when the gateway ends.
+    pub end_of_long_polls: EndOfLongPolls,
     /// Long polls of one caller at once, beside the caller's other requests.
     pub long_polls_per_caller: usize,
     /// How many requests in a time.
@@ -133,7 +135,7 @@ where
     let models = r
         .models
         .clone()
-        .map(|settings| Models::new(asked_by_us.clone(), &r.engine_path, settings));
+        .map(|memory| Models::new(asked_by_us.clone(), &r.engine_path, memory));
     let bodies = JsonBodies::new(r.rewritten_body);
     let document = r
         .workflow_prefix
@@ -228,6 +230,8 @@ where
                 .with_models(models)
                 .with_metrics(r.metrics.clone()),
         )
+        // above the measurement, which is not to count what the engine did not answer
+        .layer(EndLongPollsLayer::new(r.end_of_long_polls.clone()))
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         // the same, as a span that the engine can continue

@@ -11,6 +11,8 @@ mod checked;
 pub mod cors;
 pub mod credentials;
 pub mod deadline;
+#[cfg(feature = "fetch")]
+pub mod end_long_polls;
 pub mod engine_answer;
 pub mod engine_headers;
 pub mod extract_identity;
@@ -41,6 +43,8 @@ pub use checked::{Check, CheckLayer, Checked, CheckedLater, Checking};
 pub use cors::{Cors, CorsLayer, CorsOrigins};
 pub use credentials::{Credentials, CredentialsLayer};
 pub use deadline::{Deadline, DeadlineLayer};
+#[cfg(feature = "fetch")]
+pub use end_long_polls::{EndLongPolls, EndLongPollsLayer, EndOfLongPolls};
 pub use engine_answer::{EngineAnswer, EngineAnswerLayer, MAX_LINKS_BYTES};
 pub use engine_headers::{EngineHeaders, EngineHeadersLayer};
 pub use extract_identity::{ExtractIdentity, ExtractIdentityLayer};

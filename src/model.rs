@@ -42,7 +42,7 @@ mod bpmn;
 pub type Names = Arc<[Box<str>]>;
 
 /// How models are asked for and kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSettings {
     /// How long "the newest version of this key" is believed.
     pub believed: Duration,
@@ -60,6 +60,15 @@ struct Shared {
     engine: BoxCloneSyncService<Request<Body>, Response<Body>, Problem>,
     /// The path of the engine's REST root.
     root: String,
+    memory: ModelMemory,
+}
+
+/// What an engine has told of its models: it outlives the [`Models`] that asked, so that a reload forgets nothing. Cheap to clone.
+#[derive(Clone)]
+pub struct ModelMemory(Arc<Memory>);
+
+struct Memory {
+    settings: ModelSettings,
     /// By the path of a definition with its id.
     by_id: Cache<Box<str>, Protected>,
     /// By the path of a definition with its key: that of the newest one.
@@ -98,10 +107,62 @@ pub struct Protected {
     pub believed: Option<Arc<Believed>>,
 }
 
+impl ModelMemory {
+    /// Knows the names of the settings, and nothing else yet.
+    #[must_use]
+    pub fn new(settings: ModelSettings) -> Self {
+        Self::knowing(Known::given(settings.names.clone()), settings)
+    }
+
+    fn knowing(known: Known, settings: ModelSettings) -> Self {
+        Self(Arc::new(Memory {
+            by_id: Cache::builder()
+                .max_capacity(settings.entries)
+                .time_to_live(KEPT)
+                .build(),
+            newest: Cache::builder()
+                .max_capacity(settings.entries)
+                .time_to_live(settings.believed)
+                .build(),
+            known: RwLock::new(Arc::new(known)),
+            settings,
+        }))
+    }
+
+    /// The same memory under other settings of the same engine: what models were seen to use is protected as before.
+    #[must_use]
+    pub fn with_settings(&self, settings: ModelSettings) -> Self {
+        if self.0.settings == settings {
+            return self.clone();
+        }
+        let mut known = Known::given(settings.names.clone());
+        for (name, keys) in &self.known().keys_by_name {
+            for key in keys {
+                known.add(std::slice::from_ref(name), Some(key));
+            }
+        }
+        Self::knowing(known, settings)
+    }
+
+    fn known(&self) -> Arc<Known> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&known)
+    }
+}
+
+impl std::fmt::Debug for ModelMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelMemory")
+            .field("settings", &self.0.settings)
+            .field("kept", &self.0.by_id.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Models {
     /// Asks for models through `engine`, which sends with the gateway's own account; `root` is the path
     /// of the engine's REST root.
-    pub fn new<E>(engine: E, root: &str, settings: ModelSettings) -> Self
+    pub fn new<E>(engine: E, root: &str, memory: ModelMemory) -> Self
     where
         E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
             + Clone
@@ -113,23 +174,18 @@ impl Models {
         Self(Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),
             root: root.trim_end_matches('/').to_owned(),
-            by_id: Cache::builder()
-                .max_capacity(settings.entries)
-                .time_to_live(KEPT)
-                .build(),
-            newest: Cache::builder()
-                .max_capacity(settings.entries)
-                .time_to_live(settings.believed)
-                .build(),
-            known: RwLock::new(Arc::new(Known::given(settings.names))),
+            memory,
         }))
     }
 
     /// What is known of all models now.
     #[must_use]
     pub fn known(&self) -> Arc<Known> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&known)
+        self.0.memory.known()
+    }
+
+    fn memory(&self) -> &Memory {
+        &self.0.memory.0
     }
 
     /// What [`protected`](Self::protected) would say of a start in whose body no other model's name is seen, if that
@@ -148,9 +204,9 @@ impl Models {
             return None;
         }
         let kept = if by_key(matched) {
-            &self.0.newest
+            &self.memory().newest
         } else {
-            &self.0.by_id
+            &self.memory().by_id
         };
         Some((definition_of(matched), kept))
     }
@@ -221,7 +277,7 @@ impl Models {
     /// Asks anew for the newest definition of the key at its next start.
     pub async fn forget(&self, believed: &Believed) {
         if let Some(by_key) = &believed.by_key {
-            self.0.newest.invalidate(by_key).await;
+            self.memory().newest.invalidate(by_key).await;
         }
     }
 
@@ -256,7 +312,7 @@ impl Models {
                 believed: Some(Arc::new(believed)),
             })
         };
-        let newest = self.0.newest.try_get_with(path.into(), asking).await;
+        let newest = self.memory().newest.try_get_with(path.into(), asking).await;
         found(newest.map_err(|asked: Arc<Asked>| (*asked).clone()))
     }
 
@@ -288,7 +344,7 @@ impl Models {
                 believed: Some(Arc::new(believed)),
             })
         };
-        let kept = self.0.by_id.try_get_with(path.into(), asking).await;
+        let kept = self.memory().by_id.try_get_with(path.into(), asking).await;
         kept.map_err(|asked: Arc<Asked>| (*asked).clone())
     }
 
@@ -400,7 +456,8 @@ impl Models {
         if names.is_empty() {
             return;
         }
-        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        let known = &self.memory().known;
+        let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         if names
             .iter()
             .all(|name| key.is_some_and(|key| known.is_used(name, key)))
@@ -496,7 +553,7 @@ fn mark(name: &str) -> u64 {
 impl std::fmt::Debug for Models {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Models")
-            .field("kept", &self.0.by_id.entry_count())
+            .field("memory", &self.0.memory)
             .finish_non_exhaustive()
     }
 }

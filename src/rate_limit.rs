@@ -303,6 +303,12 @@ impl RateLimits {
         Self(limits.into_iter().map(Arc::new).collect())
     }
 
+    /// Takes limits that may be those of others: who shares one shares its buckets.
+    #[must_use]
+    pub fn of(limits: Vec<Arc<RateLimit>>) -> Self {
+        Self(limits.into())
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
         self.0.iter()

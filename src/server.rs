@@ -2,6 +2,8 @@
 
 mod activity;
 mod connection;
+mod current;
+pub(crate) mod reload;
 mod resources;
 pub(crate) mod tls;
 mod unread;
@@ -22,6 +24,8 @@ use tower::Service;
 use tracing::{info, warn};
 
 pub use connection::{Connections, Limits};
+pub use current::Current;
+pub use reload::{History, Reloading, Reloads};
 #[cfg(feature = "cli")]
 pub(crate) use resources::ConfiguredKeys;
 pub use resources::workers;

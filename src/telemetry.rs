@@ -2,8 +2,7 @@
 //!
 //! Nothing logs a token, a claim set, a cookie, a variable or a body at any level.
 
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,36 +11,40 @@ pub use access_log::AccessLog;
 use access_log::is_access;
 
 use crate::config::{LogFormat, LogLevel, Telemetry};
+use level::Wanted;
 
 mod access_log;
+mod level;
 mod lines;
 pub(crate) mod metrics;
 
 /// Writes the last lines when it is dropped.
 #[derive(Debug)]
-pub struct Logging(lines::Lines);
+pub struct Logging {
+    lines: lines::Lines,
+    wanted: Wanted,
+}
+
+impl Logging {
+    /// From now on lines of this importance or more are written.
+    pub fn set_level(&self, level: LogLevel) {
+        self.wanted.set(level);
+    }
+}
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.flush();
+        self.lines.flush();
     }
 }
 
 /// Starts logging for the whole process, until what is returned is dropped; a second call changes nothing.
 #[must_use]
 pub fn start(telemetry: &Telemetry) -> Logging {
-    let level = match telemetry.log_level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    // Only our own targets: hyper's debug lines hold header values.
-    let ours = Targets::new().with_target("bpmgate", level);
+    let wanted = Wanted::new(telemetry.log_level);
     let writer = lines::Lines::start();
     let lines = fmt::layer().with_writer(writer.clone()).with_target(false);
-    let registry = tracing_subscriber::registry().with(ours);
+    let registry = tracing_subscriber::registry().with(wanted.clone());
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A terminal shows no more lines than somebody can read: they may take their time.
     let plain = !(colours && telemetry.log_format == LogFormat::Text);
@@ -60,5 +63,8 @@ pub fn start(telemetry: &Telemetry) -> Logging {
             .with(access)
             .try_init(),
     };
-    Logging(writer)
+    Logging {
+        lines: writer,
+        wanted,
+    }
 }

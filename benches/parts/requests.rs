@@ -23,9 +23,9 @@ use bpmgate::config::LogFormat;
 use bpmgate::engine::{EngineError, Nodes};
 use bpmgate::forwarded::TrustedProxies;
 use bpmgate::gateway::{Resources, stack};
-use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, RetryBudget};
+use bpmgate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, RetryBudget};
 use bpmgate::metrics::Metrics;
-use bpmgate::model::ModelSettings;
+use bpmgate::model::{ModelMemory, ModelSettings};
 use bpmgate::rate_limit::RateLimits;
 use bpmgate::request_info::Peer;
 use bpmgate::telemetry::AccessLog;
@@ -62,11 +62,11 @@ pub fn gateway(
         access: Arc::new(AccessRules::new(Builtin::User)),
         audit: None,
         initiator: initiator::Settings::default(),
-        models: Some(ModelSettings {
+        models: Some(ModelMemory::new(ModelSettings {
             believed: Duration::from_secs(1),
             entries: 10_000,
             names: Vec::new(),
-        }),
+        })),
         workflow_prefix: Some("/api".into()),
         rewritten_body: 16 << 20,
         request_body: Some(1 << 30),
@@ -75,6 +75,7 @@ pub fn gateway(
         queue_timeout: Duration::from_secs(1),
         requests_in_flight_per_caller: 10_000,
         long_polls: 2000,
+        end_of_long_polls: EndOfLongPolls::default(),
         long_polls_per_caller: 50,
         rate_limits: RateLimits::default(),
         response_timeout: Duration::from_secs(30),

@@ -17,8 +17,8 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -87,12 +87,16 @@ pub struct Status {
     pub failing: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     written: AtomicU64,
     failures: AtomicU64,
     failing: AtomicBool,
+    /// Where to go on, if elsewhere.
+    next: Mutex<Option<Output>>,
 }
+
+type Output = Box<dyn Write + Send>;
 
 impl AuditLog {
     /// Opens the target, and starts the thread that writes. `in_flight` requests can have a slot at once while
@@ -101,10 +105,10 @@ impl AuditLog {
     /// # Errors
     /// The file cannot be opened, the thread not started.
     pub fn open(target: &Target, in_flight: usize) -> io::Result<Self> {
-        Self::over(target.open()?, in_flight.saturating_add(QUEUE))
+        Self::over(Box::new(target.open()?), in_flight.saturating_add(QUEUE))
     }
 
-    fn over(output: impl Write + Send + 'static, slots: usize) -> io::Result<Self> {
+    fn over(output: Output, slots: usize) -> io::Result<Self> {
         let slots = slots.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let (sender, records) = mpsc::channel(slots);
         let state = Arc::new(State::default());
@@ -122,6 +126,24 @@ impl AuditLog {
             state,
             writer: Some(writer),
         })))
+    }
+
+    /// Opens the target, and goes on there from the next line on: after a rename, as `logrotate` does it, in a new file.
+    ///
+    /// # Errors
+    /// It cannot be opened; then all goes on as before.
+    pub fn reopen(&self, target: &Target) -> io::Result<()> {
+        self.go_on_in(Box::new(target.open()?));
+        Ok(())
+    }
+
+    fn go_on_in(&self, output: Output) {
+        let state = &self.0.state;
+        *state.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
+        // It may be pausing after a failure, which may be over there.
+        if let Some(writer) = &self.0.writer {
+            writer.thread().unpark();
+        }
     }
 
     /// Room for a record, if there is any now; none while writing fails.
@@ -191,15 +213,15 @@ impl Slot {
 }
 
 /// What the thread has.
-struct Writer<W> {
-    output: W,
+struct Writer {
+    output: Output,
     records: Receiver<Box<Record>>,
     state: Arc<State>,
     /// When a failure was logged last.
     reported: Option<Instant>,
 }
 
-impl<W: Write> Writer<W> {
+impl Writer {
     fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut lines = Vec::new();
@@ -225,6 +247,10 @@ impl<W: Write> Writer<W> {
     fn put(&mut self, lines: &[u8]) -> bool {
         let mut rest = lines;
         while !rest.is_empty() {
+            if let Some(output) = self.next() {
+                self.output = output;
+                rest = from_line_start(lines, lines.len().saturating_sub(rest.len()));
+            }
             let closed = self.records.is_closed();
             let error = match self.output.write(rest) {
                 Ok(0) => ErrorKind::WriteZero.into(),
@@ -248,6 +274,12 @@ impl<W: Write> Writer<W> {
         true
     }
 
+    fn next(&self) -> Option<Output> {
+        let mut next = self.state.next.lock();
+        next.as_mut()
+            .map_or_else(|poisoned| poisoned.get_mut().take(), |next| next.take())
+    }
+
     /// An error at the first failure and then at most once a minute.
     fn report(&mut self, error: &io::Error) {
         self.state.failures.fetch_add(1, Ordering::Relaxed);
@@ -258,6 +290,15 @@ impl<W: Write> Writer<W> {
             error!(%error, "the audit log cannot be written, requests that write are refused");
         }
     }
+}
+
+/// What is not written yet, with the whole of the line that was begun.
+fn from_line_start(lines: &[u8], written: usize) -> &[u8] {
+    let before = lines.get(..written).unwrap_or_default();
+    let begun = before.iter().rposition(|byte| *byte == b'\n');
+    lines
+        .get(begun.map_or(0, |end| end.saturating_add(1))..)
+        .unwrap_or_default()
 }
 
 fn write_line(lines: &mut Vec<u8>, record: &Record) {

@@ -89,7 +89,7 @@ pub(super) fn run(engine: Option<&HttpUrl>) -> Result<(), Failure> {
         issuer.offer_sign_in(client);
         let client =
             EngineClient::from_config(&config, &resources.nodes).map_err(Failure::Running)?;
-        let serving = serve::gateway(&config, &resources, client, server, || ())?;
+        let serving = serve::gateway(&config, &resources, client, server)?;
         let [alice, bob] = [people::ALICE, people::BOB].map(|person| person.token(&issuer));
         print(&banner::text(address, has_page, url.as_str(), &alice, &bob))?;
         serving.await?;

@@ -46,7 +46,8 @@ fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Model
         entries: 100,
         names: vec!["given".to_owned()],
     };
-    (Models::new(engine, "/rest/", settings), asked)
+    let memory = ModelMemory::new(settings);
+    (Models::new(engine, "/rest/", memory), asked)
 }
 
 fn matched(method: impl Borrow<Method>, path: &str) -> Match {

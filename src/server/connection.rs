@@ -28,6 +28,7 @@ use tower::Service;
 use tracing::{debug, trace};
 
 use super::activity::{Activity, Lookout, Watched};
+use super::current::Current;
 use super::tls::Tls;
 use super::unread::Unread;
 use crate::body::{Body, BoxError, Guarded};
@@ -57,38 +58,28 @@ pub struct Limits {
 /// Serves connections with a stack of layers.
 #[derive(Debug)]
 pub struct Connections<S> {
-    stack: S,
-    limits: Limits,
+    current: Current<S>,
+    /// Connections at once.
+    most: usize,
     tls: Option<Arc<Tls>>,
     metrics: Option<Metrics>,
-    http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
 }
 
 impl<S> Connections<S> {
     /// Every request goes to `stack`.
     pub fn new(stack: S, limits: Limits) -> Self {
-        let mut http1 = http1::Builder::new();
-        http1
-            .timer(TokioTimer::new())
-            // The head's time is `Activity`'s.
-            .header_read_timeout(None)
-            .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
-            .max_headers(limits.headers);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .adaptive_window(true);
         Self {
-            stack,
-            limits,
+            most: limits.connections,
+            current: Current::new(stack, limits),
             tls: None,
             metrics: None,
-            http1,
-            http2,
         }
+    }
+
+    /// To replace what is served while it is served.
+    #[must_use]
+    pub fn current(&self) -> Current<S> {
+        self.current.clone()
     }
 
     /// Takes TLS alone, where there is any, and nothing in plain text.
@@ -111,8 +102,9 @@ impl<S> Connections<S> {
         }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
+    /// Connections at once.
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 
     /// Serves one connection until it ends, is silent for too long, or the server drains. A handshake ends
@@ -146,7 +138,7 @@ impl<S> Connections<S> {
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
-            let deadline = began + self.limits.header_read_timeout;
+            let deadline = began + self.current.served().limits.header_read_timeout;
             let accepted = tokio::select! {
                 accepted = timeout_at(deadline, tls.accept(stream)) => accepted,
                 _ = handshakes.changed() => return,
@@ -189,24 +181,23 @@ impl<S> Connections<S> {
         let Knows { peer, began, http2 } = knows;
         let activity = Activity::new();
         let entry = Entry {
-            stack: RefCell::new(self.stack.clone()),
+            own: RefCell::new(Own::copy(&self.current)),
+            current: self.current.clone(),
             peer: Peer {
                 address: peer.ip(),
                 tls: self.tls.is_some(),
             },
             activity: activity.clone(),
-            head_limit: self.limits.header_bytes,
-            body_limit: self.limits.request_body,
-            body_idle: self.limits.body_idle_timeout,
-            rest: self.limits.header_read_timeout,
             metrics: self.metrics.clone(),
         };
-        let Limits {
-            idle_connection: idle,
-            header_read_timeout: head,
-            header_bytes,
-            ..
-        } = self.limits;
+        let (idle, head, header_bytes) = {
+            let limits = &self.current.served().limits;
+            (
+                limits.idle_connection,
+                limits.header_read_timeout,
+                limits.header_bytes,
+            )
+        };
         let mut stream = Watched::new(stream, activity.clone(), header_bytes, reset);
         // Who has sent nothing yet is not waited for at the end.
         let is_http2 = tokio::select! {
@@ -216,12 +207,17 @@ impl<S> Connections<S> {
         let mut lookout = Lookout::new(activity, began, idle, head);
         match is_http2 {
             Ok(Ok(false)) => {
-                let connection = self.http1.serve_connection(TokioIo::new(stream), entry);
+                let served = self.current.served();
+                let connection = served.http1.serve_connection(TokioIo::new(stream), entry);
+                // No connection keeps what is replaced later.
+                drop(served);
                 keep(watcher.watch(connection), peer, &mut lookout).await;
             }
             // In a place of its own, so that connections of HTTP/1.1 are no larger.
             Ok(Ok(true)) => {
-                let connection = self.http2.serve_connection(TokioIo::new(stream), entry);
+                let served = self.current.served();
+                let connection = served.http2.serve_connection(TokioIo::new(stream), entry);
+                drop(served);
                 Box::pin(keep(watcher.watch(connection), peer, &mut lookout)).await;
             }
             Ok(Err(error)) => trace!(%peer, %error, "connection ended"),
@@ -275,19 +271,70 @@ async fn keep(
     }
 }
 
+/// HTTP/1.1 within these limits.
+pub(super) fn http1(limits: &Limits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // The head's time is `Activity`'s.
+        .header_read_timeout(None)
+        .max_buf_size(limits.header_bytes.max(READ_AT_ONCE))
+        .max_headers(limits.headers);
+    http1
+}
+
+/// HTTP/2 within these limits.
+pub(super) fn http2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .adaptive_window(true);
+    http2
+}
+
 /// The service of one connection: gives each request its peer and its guarded body.
 #[derive(Debug, Clone)]
 struct Entry<S> {
-    /// A copy of the connection's own: a copy for each request would cost as much as a layer does.
-    stack: RefCell<S>,
+    current: Current<S>,
+    own: RefCell<Own<S>>,
     peer: Peer,
     activity: Arc<Activity>,
-    head_limit: usize,
-    body_limit: Option<u64>,
-    body_idle: Duration,
+    metrics: Option<Metrics>,
+}
+
+/// A copy of the connection's own: a copy for each request would cost as much as a layer does.
+#[derive(Debug, Clone)]
+struct Own<S> {
+    generation: u64,
+    stack: S,
+    limits: RequestLimits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RequestLimits {
+    head: usize,
+    body: Option<u64>,
+    idle: Duration,
     /// How long the rest of a body that nobody wants may take.
     rest: Duration,
-    metrics: Option<Metrics>,
+}
+
+impl<S: Clone> Own<S> {
+    fn copy(current: &Current<S>) -> Self {
+        let (generation, served) = current.served_at();
+        Self {
+            generation,
+            stack: served.stack.clone(),
+            limits: RequestLimits {
+                head: served.limits.header_bytes,
+                body: served.limits.request_body,
+                idle: served.limits.body_idle_timeout,
+                rest: served.limits.header_read_timeout,
+            },
+        }
+    }
 }
 
 impl<S, R> hyper::service::Service<Request<Incoming>> for Entry<S>
@@ -299,20 +346,24 @@ where
     type Future = EntryFuture<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut own = self.own.borrow_mut();
+        if own.generation != self.current.generation() {
+            *own = Own::copy(&self.current);
+        }
+        let limits = own.limits;
         let mut request = if request.body().is_end_stream() {
             request.map(|_| Body::empty())
         } else if request.version() == Version::HTTP_2 {
             // Its streams end one by one.
-            request.map(|incoming| self.guarded(incoming))
+            request.map(|incoming| self.guarded(incoming, limits))
         } else {
-            Unread::of(request, self.rest).map(|body| self.guarded(body))
+            Unread::of(request, limits.rest).map(|incoming| self.guarded(incoming, limits))
         };
         settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
         let exchange = Exchange::begin(self.activity.clone(), request.version());
         // Every layer of the gateway is always ready: those that wait, wait in `call`.
-        let inner = (head_bytes(&request) <= self.head_limit)
-            .then(|| self.stack.borrow_mut().call(request));
+        let inner = (head_bytes(&request) <= limits.head).then(|| own.stack.call(request));
         EntryFuture {
             inner,
             exchange: Some(exchange),
@@ -321,14 +372,14 @@ where
 }
 
 impl<S> Entry<S> {
-    fn guarded<B>(&self, body: B) -> Body
+    fn guarded<B>(&self, body: B, limits: RequestLimits) -> Body
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let guarded = Guarded::new(body.map_err(refused))
-            .limit(self.body_limit)
-            .idle(self.body_idle, Problem::RequestTimeout);
+            .limit(limits.body)
+            .idle(limits.idle, Problem::RequestTimeout);
         match self.metrics.clone() {
             Some(metrics) => {
                 Body::stream(guarded.on_end(move |ended| metrics.received(ended.bytes)))

@@ -16,9 +16,9 @@ use crate::engine::{
 use crate::forwarded::TrustedProxies;
 use crate::gateway::Resources;
 use crate::initiator::{self, Messages, Missing, Names, Restarts};
-use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, RetryBudget};
+use crate::layer::{CorsLayer, CorsOrigins, CredentialsLayer, EndOfLongPolls, RetryBudget};
 use crate::metrics::Metrics;
-use crate::model::ModelSettings;
+use crate::model::{ModelMemory, ModelSettings};
 use crate::rate_limit::{RateLimit, RateLimitBy, RateLimitError, RateLimitSettings, RateLimits};
 use crate::token::refresh::{KeySource, Keys, RefreshSettings};
 use crate::token::{ClaimPaths, Issuer, IssuerKeys, IssuerRules, KeySet, Verifier};
@@ -36,7 +36,29 @@ impl Resources {
     /// # Panics
     /// Outside of a Tokio runtime, which the background fetches need.
     pub fn from_config(config: &Config) -> Result<Self, BoxError> {
+        Self::following(config, None, Nodes::from_config(config))
+    }
+
+    /// Takes them from a configuration that follows another one: what is the same goes on with all that it knows, counts and keeps.
+    ///
+    /// The verified tokens are forgotten, so that none passes that would not pass now. `nodes` are those of this configuration.
+    ///
+    /// # Errors
+    /// As [`from_config`](Self::from_config); the resources before are as they were then.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn following(
+        config: &Config,
+        before: Option<(&Config, &Self)>,
+        nodes: Nodes,
+    ) -> Result<Self, BoxError> {
         let engine = &config.engine;
+        let kept = before.map(|(_, resources)| resources);
+        // Another engine has other models.
+        let of_engine = before
+            .filter(|(before, _)| is_same_engine(&before.engine, engine))
+            .map(|(_, resources)| resources);
         let keys = config.issuers.iter().map(|issuer| {
             let (rules, source) = match issuer.rules_and_keys()? {
                 (rules, ConfiguredKeys::Secret(keys)) => return Ok((rules, keys.into())),
@@ -48,7 +70,10 @@ impl Resources {
                 timeout: issuer.jwks_timeout,
                 stale: issuer.jwks_stale,
             };
-            let keys = Keys::spawn(rules.clone(), source, settings);
+            let keys = kept
+                .and_then(|kept| kept.verifier.keys_of(&rules))
+                .and_then(|keys| keys.following(&rules, &source, settings))
+                .unwrap_or_else(|| Keys::spawn(rules.clone(), source, settings));
             Ok::<_, BoxError>((rules, IssuerKeys::from(keys)))
         });
         let issuers = keys.collect::<Result<Vec<_>, _>>()?;
@@ -57,7 +82,7 @@ impl Resources {
         } else {
             Verifier::new(issuers)?
         };
-        let metrics = Metrics::default();
+        let metrics = kept.map_or_else(Metrics::default, |kept| kept.metrics.clone());
         Ok(Self {
             prefixes: config
                 .routes
@@ -70,10 +95,13 @@ impl Resources {
                 .workflow_api
                 .show_engine_url
                 .then(|| engine.url.as_str().to_owned()),
-            traces: traces(config, &metrics)?,
+            traces: match kept {
+                Some(kept) => kept.traces.clone(),
+                None => traces(config, &metrics)?,
+            },
             engine_address: (engine.url.host().to_owned(), engine.url.port()),
             metrics,
-            nodes: Nodes::from_config(config),
+            nodes,
             public_url: config
                 .server
                 .public_url
@@ -91,16 +119,21 @@ impl Resources {
                     return Err(format!("engine.credentials.mode {mode:?} is not supported").into());
                 }
             },
-            pages: None,
+            pages: kept.and_then(|kept| kept.pages.clone()),
             cors: cors(&config.cors)?,
             verifier: verifier.with_cache(config.token_cache.entries),
             access: Arc::new(access(&config.access)?),
-            audit: audit(config)?,
             initiator: initiator_of(&config.initiator)?,
-            models: config.initiator.model_initiator.then(|| ModelSettings {
-                believed: config.initiator.model_cache,
-                entries: config.initiator.model_entries,
-                names: config.initiator.model_names.clone(),
+            models: config.initiator.model_initiator.then(|| {
+                let settings = ModelSettings {
+                    believed: config.initiator.model_cache,
+                    entries: config.initiator.model_entries,
+                    names: config.initiator.model_names.clone(),
+                };
+                match of_engine.and_then(|kept| kept.models.as_ref()) {
+                    Some(memory) => memory.with_settings(settings),
+                    None => ModelMemory::new(settings),
+                }
             }),
             workflow_prefix: workflow_prefix(config),
             rewritten_body: config.server.limits.rewritten_body.bytes(),
@@ -110,8 +143,11 @@ impl Resources {
             queue_timeout: config.server.limits.queue_timeout,
             requests_in_flight_per_caller: config.server.limits.requests_in_flight_per_caller,
             long_polls: config.server.limits.long_polls,
+            end_of_long_polls: kept.map_or_else(EndOfLongPolls::default, |kept| {
+                kept.end_of_long_polls.clone()
+            }),
             long_polls_per_caller: config.server.limits.long_polls_per_caller,
-            rate_limits: rate_limits(config)?,
+            rate_limits: rate_limits(config, before)?,
             response_timeout: engine.timeouts.response,
             retry_attempts: engine.retry.attempts,
             retry_backoff: engine.retry.backoff,
@@ -120,6 +156,8 @@ impl Resources {
                 engine.retry.budget_floor,
                 workers(config).get(),
             ),
+            // The last that can fail, as it touches the log before.
+            audit: audit(config, before)?,
         })
     }
 }
@@ -164,6 +202,23 @@ impl Nodes {
         let health = EngineHealth::new(names, health);
         Self::new(health, breaker, workers(config).get())
     }
+
+    /// Those of a configuration that follows another one: the same, with all that is known of them, or new ones.
+    #[must_use]
+    pub fn following(config: &Config, before: (&Config, &Self)) -> Self {
+        let (before, nodes) = before;
+        let (then, now) = (&before.engine, &config.engine);
+        if is_same_engine(then, now) && then.health == now.health && then.breaker == now.breaker {
+            nodes.clone()
+        } else {
+            Self::from_config(config)
+        }
+    }
+}
+
+/// Whether requests go to the same nodes.
+fn is_same_engine(before: &config::Engine, now: &config::Engine) -> bool {
+    before.url == now.url && before.nodes == now.nodes
 }
 
 impl EngineClient {
@@ -293,9 +348,19 @@ fn profile(table: &config::Access, name: &str, steps: usize) -> Result<Profile, 
     Ok(Profile::new(name, &base, &own.allow, &own.deny)?)
 }
 
-fn rate_limits(config: &Config) -> Result<RateLimits, RateLimitError> {
-    let limits = config.rate_limits.iter().map(config::RateLimit::limit);
-    Ok(RateLimits::new(limits.collect::<Result<_, _>>()?))
+/// Those of the configuration; one that was there before goes on with its buckets.
+fn rate_limits(
+    config: &Config,
+    before: Option<(&Config, &Resources)>,
+) -> Result<RateLimits, RateLimitError> {
+    let limits = config.rate_limits.iter().map(|table| {
+        let kept = before.and_then(|(before, resources)| {
+            let mut pairs = before.rate_limits.iter().zip(resources.rate_limits.iter());
+            pairs.find_map(|(other, limit)| (other == table).then(|| Arc::clone(limit)))
+        });
+        kept.map_or_else(|| table.limit().map(Arc::new), Ok)
+    });
+    Ok(RateLimits::of(limits.collect::<Result<_, _>>()?))
 }
 
 impl config::RateLimit {
@@ -321,11 +386,26 @@ impl config::RateLimit {
     }
 }
 
-/// Opens the audit log.
-fn audit(config: &Config) -> Result<Option<AuditLog>, BoxError> {
-    let open = |target| AuditLog::open(&target, config.server.limits.requests_in_flight);
+/// Opens the audit log, or has the one before go on there.
+fn audit(
+    config: &Config,
+    before: Option<(&Config, &Resources)>,
+) -> Result<Option<AuditLog>, BoxError> {
+    let in_flight = config.server.limits.requests_in_flight;
+    let kept = before
+        .filter(|(before, _)| before.server.limits.requests_in_flight == in_flight)
+        .and_then(|(before, resources)| Some((before, resources.audit.as_ref()?)));
+    let open = |target: Target| match kept {
+        Some((before, log)) => {
+            if before.telemetry.audit_log != config.telemetry.audit_log {
+                log.reopen(&target)?;
+            }
+            Ok(log.clone())
+        }
+        None => AuditLog::open(&target, in_flight),
+    };
     let log = Target::parse(&config.telemetry.audit_log).map(open);
-    log.transpose().map_err(|error| {
+    log.transpose().map_err(|error: std::io::Error| {
         let target = &config.telemetry.audit_log;
         format!("telemetry.audit_log {target:?} cannot be opened: {error}").into()
     })

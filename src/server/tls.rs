@@ -6,10 +6,8 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -24,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
+use super::reload::{LOOK, Stamp, stamp};
 use crate::config;
 
 /// The server's side of TLS, as its files have it.
@@ -237,23 +236,14 @@ fn provider() -> Arc<CryptoProvider> {
 /// How each of the files looks; `None` where it cannot be seen.
 type Stamps = [Option<Stamp>; 3];
 
-/// When it was changed, how long it is, and which it is: one that takes its place may be as old and as long.
-type Stamp = (SystemTime, u64, u64);
-
 fn stamps(files: &config::Tls) -> Stamps {
     [
         &files.certificate_file,
         &files.private_key_file,
         &files.client_ca_file,
     ]
-    .map(|path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-    })
+    .map(|path| stamp(path))
 }
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// The first byte of a connection that begins with a TLS handshake (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;

@@ -175,7 +175,7 @@ where
         stopped: impl Future<Output = ()>,
     ) -> GracefulShutdown {
         let graceful = GracefulShutdown::new();
-        let slots = self.connections.limits().connections;
+        let slots = self.connections.most();
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         if let Some(tls) = self.connections.tls() {
             self.tasks.spawn(tls.clone().keep_fresh());

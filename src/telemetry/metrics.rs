@@ -1,6 +1,7 @@
 //! How what is counted is shown: every family is declared once, in [`FAMILIES`], which `docs/metrics.md` is checked against.
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
 use http::header::GetAll;
@@ -15,6 +16,7 @@ use crate::engine::Nodes;
 use crate::engine::nodes::BreakerState;
 use crate::metrics::{Metrics, Requests};
 use crate::rate_limit::RateLimits;
+use crate::server::History;
 use crate::token::{IssuerKeys, Verifier};
 
 /// How metrics are written.
@@ -60,6 +62,7 @@ pub(crate) fn exposition(
     verifier: &Verifier,
     rate_limits: &RateLimits,
     nodes: &Nodes,
+    loads: &History,
     format: Format,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -68,6 +71,7 @@ pub(crate) fn exposition(
         verifier: verifier.clone(),
         rate_limits: rate_limits.clone(),
         nodes: nodes.clone(),
+        loads: loads.clone(),
     }));
     let mut written = String::new();
     match format {
@@ -83,6 +87,7 @@ struct Scrape {
     verifier: Verifier,
     rate_limits: RateLimits,
     nodes: Nodes,
+    loads: History,
 }
 
 /// A metric family: name (of a counter without `_total`), type, labels, help, and what it holds now.
@@ -111,7 +116,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 28] = [
+const FAMILIES: [Family; 30] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -359,6 +364,35 @@ const FAMILIES: [Family; 28] = [
         },
     ),
     family(
+        "bpmgate_config_reloads",
+        MetricType::Counter,
+        "result",
+        "How often the configuration was loaded again: success or failure",
+        |scrape, encoder| {
+            let History {
+                succeeded, failed, ..
+            } = scrape.loads;
+            counter(
+                &mut encoder.encode_family(&[("result", "success")])?,
+                succeeded,
+            )?;
+            counter(
+                &mut encoder.encode_family(&[("result", "failure")])?,
+                failed,
+            )
+        },
+    ),
+    family(
+        "bpmgate_config_last_load_success_timestamp_seconds",
+        MetricType::Gauge,
+        "",
+        "When the configuration that is in force was loaded, in Unix time",
+        |scrape, encoder| {
+            let since = scrape.loads.loaded_at.duration_since(UNIX_EPOCH);
+            encoder.encode_gauge(&since.unwrap_or_default().as_secs_f64())
+        },
+    ),
+    family(
         "bpmgate_trace_spans",
         MetricType::Counter,
         "result",
@@ -510,6 +544,8 @@ mod process {
 
 #[cfg(test)]
 mod tests {
+    use crate::server::Reloads;
+
     use super::*;
     use crate::token::{Issuer, KeySet};
 
@@ -585,6 +621,7 @@ mod tests {
                 &no_issuers(),
                 &RateLimits::default(),
                 &Nodes::default(),
+                &Reloads::default().history(),
                 format,
             )
             .unwrap();

@@ -147,11 +147,53 @@ impl Keys {
     /// Outside of a Tokio runtime.
     #[must_use]
     pub fn spawn(issuer: Issuer, source: KeySource, settings: RefreshSettings) -> Self {
+        Self::spawn_with(issuer, source, settings, None)
+    }
+
+    /// These keys for an issuer of changed rules or settings, where they are the same keys at all; `None` where they may be others.
+    ///
+    /// What has been fetched stays, so nobody waits for an issuer that is down. The task goes on where nothing changed that it
+    /// works with, and fetches anew where the cool-down is over; a file is read again at once.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    #[must_use]
+    pub fn following(
+        &self,
+        issuer: &Issuer,
+        source: &KeySource,
+        settings: RefreshSettings,
+    ) -> Option<Self> {
+        let before = &self.shared;
+        if before.issuer.as_str() != issuer.as_str() || before.source != *source {
+            return None;
+        }
+        let is_fetched = !matches!(source, KeySource::File(_));
+        if is_fetched && before.settings == settings {
+            // Who reloads may do so because keys were taken back.
+            drop(self.fetch_if_due());
+            return Some(self.clone());
+        }
+        let loaded = before.loaded.load_full();
+        Some(Self::spawn_with(
+            issuer.clone(),
+            source.clone(),
+            settings,
+            loaded,
+        ))
+    }
+
+    fn spawn_with(
+        issuer: Issuer,
+        source: KeySource,
+        settings: RefreshSettings,
+        loaded: Option<Arc<Loaded>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             issuer,
             source,
             settings,
-            loaded: ArcSwapOption::empty(),
+            loaded: ArcSwapOption::new(loaded),
             progress: watch::Sender::default(),
             wanted: Notify::new(),
         });

@@ -150,6 +150,16 @@ impl Verifier {
         self.0.issuers.iter().map(|(issuer, keys)| (issuer, keys))
     }
 
+    /// The fetched keys of an issuer of this name.
+    #[cfg(feature = "server")]
+    pub(crate) fn keys_of(&self, issuer: &Issuer) -> Option<&Keys> {
+        let mut issuers = self.issuers();
+        issuers.find_map(|(other, keys)| match keys {
+            IssuerKeys::Live(keys) if other.as_str() == issuer.as_str() => Some(keys),
+            IssuerKeys::Live(_) | IssuerKeys::Fixed(_) => None,
+        })
+    }
+
     /// How often the cache knew a token, and how often it did not.
     #[must_use]
     pub fn cache_lookups(&self) -> (u64, u64) {

@@ -60,6 +60,38 @@ impl Checked {
 
 const CLERK: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n";
 
+#[tokio::test]
+async fn what_stands_open_by_configuration_is_warned_of() {
+    let loopback = "http://127.0.0.1:1/engine-rest";
+    let none: [&str; 0] = [];
+    for (engine, more, warnings) in [
+        (loopback, "", &none[..]),
+        (
+            "http://engine.example.com/engine-rest",
+            "",
+            &[
+                "`engine.url` is an http:// URL: the engine's credentials can be read and changed on the way",
+            ],
+        ),
+        (
+            loopback,
+            "cors.origins = [\"*\"]",
+            &[
+                "`cors.origins` is `[\"*\"]` with `cors.credentials = true`: every web page may call the gateway with its user's cookies and certificates",
+            ],
+        ),
+        (
+            loopback,
+            "cors = { origins = [\"*\"], credentials = false }",
+            &none,
+        ),
+    ] {
+        let checked = Checked::of(&[], engine, CLERK, more).await;
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+        assert_eq!(checked.warnings(), warnings, "{engine} {more}");
+    }
+}
+
 fn json(status: StatusCode, body: &'static str) -> Script {
     Script::Answer {
         status,
@@ -79,6 +111,25 @@ async fn engine(username: &str, password: &str) -> Engine {
         ..Settings::default()
     };
     Engine::start_with(settings).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_issuer_whose_tokens_for_others_are_accepted_is_warned_of() {
+    let issuer = Issuer::start().await.unwrap();
+    let name = issuer.url();
+    let title =
+        format!("{name} has no `audience`: its tokens for any other application are accepted too");
+    for (more, warnings) in [
+        ("", &[title.as_str()][..]),
+        ("audience = [\"bpmgate\"]", &[]),
+        ("authorized_parties = [\"https://app.example.com\"]", &[]),
+    ] {
+        let table = issuers(&issuer, &format!("preset = \"clerk\"\n{more}"));
+        let table = table.replace("audience = [\"gate\"]\n", "");
+        let checked = Checked::of(&["--issuers"], "http://127.0.0.1:1", &table, "").await;
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+        assert_eq!(checked.warnings(), warnings, "{more}");
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ mod log;
 mod models;
 mod nodes;
 mod problem;
+mod reload;
 mod routes;
 mod serve;
 mod shutdown;

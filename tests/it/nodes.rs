@@ -245,8 +245,8 @@ async fn a_connection_is_given_up_at_its_age() {
     let cluster = Cluster::start(1, |config| config.engine.timeouts.connection_age = age).await;
     let node = &cluster.nodes[0];
     node.script("/engine-rest/x", Script::Echo);
-    cluster.send(Method::GET, "/api/x").await;
     let opened = Instant::now();
+    cluster.send(Method::GET, "/api/x").await;
     // It is used again and again, so it is never silent for long.
     soon("another connection", async {
         while node.connections() == 1 {

@@ -4,6 +4,7 @@
 //! fails the test after [`DEADLINE`].
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -227,7 +228,8 @@ pub(crate) struct Process {
     pub(crate) child: tokio::process::Child,
     /// What it has written to standard error so far.
     pub(crate) log: Arc<Mutex<String>>,
-    _directory: tempfile::TempDir,
+    /// Where it works, if that is its own.
+    directory: Option<tempfile::TempDir>,
 }
 
 impl Process {
@@ -250,13 +252,27 @@ impl Process {
         Self::serve(tempfile::tempdir().unwrap(), environment).await
     }
 
+    /// Runs it with this text as its `config.toml`.
+    pub(crate) async fn with_config(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.toml"), text).unwrap();
+        Self::serve(directory, &[]).await
+    }
+
     /// Runs it in this directory, where a `config.toml` may be.
     async fn serve(directory: tempfile::TempDir, environment: &[(&str, &str)]) -> Self {
+        let mut process = Self::serve_in(directory.path(), environment).await;
+        process.directory = Some(directory);
+        process
+    }
+
+    /// Runs it in this directory, where a `config.toml` may be.
+    pub(crate) async fn serve_in(directory: &Path, environment: &[(&str, &str)]) -> Self {
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_bpmgate"))
             .arg("serve")
             .env_clear()
             .envs(environment.iter().copied())
-            .current_dir(directory.path())
+            .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -299,8 +315,18 @@ impl Process {
             admin,
             child,
             log,
-            _directory: directory,
+            directory: None,
         }
+    }
+
+    /// A file in the directory that it works in.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.directory.as_ref().expect("its own").path().join(name)
+    }
+
+    /// How often this stands in its log so far.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        self.log.lock().unwrap().matches(text).count()
     }
 
     /// Its process id.

@@ -403,6 +403,8 @@ impl Running {
             ("BPMGATE__SERVER__SHUTDOWN_GRACE", "2s"),
             ("BPMGATE__ADMIN__LISTEN", "127.0.0.1:0"),
             ("BPMGATE__ENGINE__URL", &url),
+            // The engine is to see nothing but the test's requests.
+            ("BPMGATE__ENGINE__HEALTH__INTERVAL", "0s"),
             ("BPMGATE__INITIATOR__MODEL_INITIATOR", "false"),
             ("BPMGATE__ISSUERS__0__ISSUER", &name),
             ("BPMGATE__ISSUERS__0__JWKS_URL", &keys),

@@ -65,7 +65,7 @@ fn failing(room: usize) -> (AuditLog, Disk, channel::Receiver<()>) {
     let (tell, failed) = channel::channel();
     disk.0.lock().unwrap().failed = Some(tell);
     disk.room(Some(room));
-    let log = AuditLog::over(disk.clone(), 8).unwrap();
+    let log = AuditLog::over(Box::new(disk.clone()), 8).unwrap();
     (log, disk, failed)
 }
 
@@ -88,7 +88,7 @@ const SOON: Duration = Duration::from_mins(1);
 #[test]
 fn the_last_drop_waits_until_all_is_written_in_order() {
     let disk = Disk::default();
-    let log = AuditLog::over(disk.clone(), 5000).unwrap();
+    let log = AuditLog::over(Box::new(disk.clone()), 5000).unwrap();
     let ids: Vec<String> = (0..3000).map(|id| id.to_string()).collect();
     for id in &ids {
         write(&log, id);
@@ -140,7 +140,7 @@ fn a_drop_while_writing_fails_tries_once_more_and_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_a_second_for_a_slot_and_no_longer() {
-    let log = AuditLog::over(io::sink(), 1).unwrap();
+    let log = AuditLog::over(Box::new(io::sink()), 1).unwrap();
     let taken = log.try_slot().unwrap();
     assert!(log.try_slot().is_none());
     let before = tokio::time::Instant::now();
