@@ -9,7 +9,7 @@
 //!    says that something was sent, and a start is not sent twice.
 //! 3. A connection returns to the pool when its answer's body has ended; an answer that is dropped
 //!    before closes its connection, so the engine sees that the client went away.
-//! 4. The task that makes a request moves its [connection](super::connection) on, and nobody while it is idle.
+//! 4. The task that makes a request moves its connection on, and nobody while it is idle.
 //! 5. Each worker of the server has idle connections of its own, so that no thread is woken for another's.
 //! 6. A connection is given up at a certain age, so that a change of the node's address is followed: a new one asks for it anew.
 //! 7. An answer that is no HTTP is `engine_bad_answer`, and not asked for again; a connection that ends
