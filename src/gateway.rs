@@ -158,6 +158,8 @@ where
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
         .layer(ProblemLayer::new())
+        // from here on there is one path, and nobody looks at another
+        .layer(NormalizePathLayer::new())
         // before any work is done
         .layer(
             AdmitLayer::new(r.requests_in_flight, r.request_body)
@@ -165,8 +167,6 @@ where
                 .with_long_polls(r.long_polls)
                 .with_metrics(r.metrics.clone()),
         )
-        // from here on there is one path, and nobody looks at another
-        .layer(NormalizePathLayer::new())
         // the gateway's own routes need no token
         .layer(RouteLayer::new(
             own,

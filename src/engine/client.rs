@@ -298,8 +298,8 @@ impl Pool {
             if !connection.inner.has_ended() {
                 let pool = self.clone();
                 tokio::spawn(async move {
-                    connection.inner.settle().await;
-                    if connection.inner.is_good() {
+                    let settled = timeout(pool.settings.body_idle, connection.inner.settle());
+                    if settled.await.is_ok() && connection.inner.is_good() {
                         pool.put(connection);
                     }
                 });

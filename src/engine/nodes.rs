@@ -348,14 +348,15 @@ struct Candidate {
     in_flight: usize,
 }
 
-/// The place of the best; among equals that of the turn.
-fn least_loaded(candidates: impl Iterator<Item = Candidate> + Clone, turn: usize) -> usize {
-    let Some(best) = candidates.clone().min() else {
-        return 0;
-    };
+/// The place of the best; among equals that of the turn. The candidates are looked at once, as other workers change
+/// them meanwhile.
+fn least_loaded(candidates: impl Iterator<Item = Candidate>, turn: usize) -> usize {
+    let candidates: Vec<Candidate> = candidates.collect();
+    let best = candidates.iter().min();
     let equals = candidates
+        .iter()
         .enumerate()
-        .filter(|(_, candidate)| *candidate == best);
+        .filter(|(_, candidate)| Some(*candidate) == best);
     let count = equals.clone().count().max(1);
     let mut equals = equals.map(|(place, _)| place);
     equals.nth(turn % count).unwrap_or(0)

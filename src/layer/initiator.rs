@@ -312,10 +312,14 @@ where
         let protected = match kept {
             Some(kept) if applied.seen.is_empty() => kept,
             // The engine is asked for the model only once everything else has been checked. Boxed, as it is large.
-            _ => {
+            kept => {
                 let definition = reading.definition(matched).await?;
-                let asking =
-                    Box::pin(models.protected(matched, definition.as_deref(), applied.seen));
+                // What the first look protected is in the body too, though it was not noted there.
+                let mut seen = applied.seen;
+                if let Some(kept) = kept {
+                    seen.extend(kept.names.iter().cloned());
+                }
+                let asking = Box::pin(models.protected(matched, definition.as_deref(), seen));
                 let protected = asking.await?;
                 if !protected.names.is_empty() {
                     applied.body = reading.read(protected.names.clone()).await?.body;

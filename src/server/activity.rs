@@ -87,16 +87,17 @@ impl Activity {
         if self.in_flight.load(Ordering::Relaxed) > 0 || self.http2.load(Ordering::Relaxed) {
             return;
         }
-        if bytes.starts_with(b"PRI * HTTP/2") {
-            self.http2.store(true, Ordering::Relaxed);
-            self.head_is_coming.store(false, Ordering::Relaxed);
-            return;
-        }
         if !self.head_is_coming.swap(true, Ordering::Relaxed) {
             self.heads.fetch_add(1, Ordering::Relaxed);
             self.head_bytes.store(0, Ordering::Relaxed);
         }
         self.head_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+    }
+
+    /// The client speaks HTTP/2, whose frames are no heads.
+    fn note_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+        self.head_is_coming.store(false, Ordering::Relaxed);
     }
 
     /// Whether a head is not complete although this many bytes of it have been read.
@@ -207,6 +208,9 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     /// hyper-util's own look at them reads these alone, so that each head would be read and parsed in two pieces.
     pub(super) async fn is_http2(&mut self, agreed: Option<bool>) -> io::Result<bool> {
         if let Some(agreed) = agreed {
+            if agreed {
+                self.activity.note_http2();
+            }
             return Ok(agreed);
         }
         let mut first = BytesMut::with_capacity(FIRST_READ);
@@ -216,7 +220,11 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             let is_preface = first.get(..known) == PREFACE.get(..known);
             if read == 0 || !is_preface || known == PREFACE.len() {
                 self.first = first;
-                return Ok(is_preface && known == PREFACE.len());
+                let is_http2 = is_preface && known == PREFACE.len();
+                if is_http2 {
+                    self.activity.note_http2();
+                }
+                return Ok(is_http2);
             }
         }
     }
@@ -310,6 +318,10 @@ impl<T: AsyncRead + AsyncWrite> AsyncWrite for Watched<T> {
             }
             this.lingering.insert(Box::pin(sleep(LINGER)))
         };
+        // A client that floods would end neither the reading nor, at work all the time, the wait.
+        if Instant::now() >= lingering.deadline() {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             let mut bytes = [0; 1024];
             let mut buffer = ReadBuf::new(&mut bytes);
@@ -392,6 +404,7 @@ mod tests {
     async fn frames_of_http2_are_no_heads() {
         let (activity, mut lookout) = watched();
         activity.note_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        activity.note_http2();
         activity.note_read(b"\0\0\0\x04\0\0\0\0\0");
         assert_eq!(left(&mut lookout), Some(75));
     }

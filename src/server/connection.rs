@@ -201,6 +201,7 @@ impl<S> Connections<S> {
         let mut stream = Watched::new(stream, activity.clone(), header_bytes, reset);
         // Who has sent nothing yet is not waited for at the end.
         let is_http2 = tokio::select! {
+            biased;
             is_http2 = timeout_at(began + head, stream.is_http2(http2)) => is_http2,
             _ = handshakes.changed() => return,
         };
