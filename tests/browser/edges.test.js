@@ -24,11 +24,13 @@ function call(page, url, token) {
 async function passwordBoxes(page) {
   let opened = 0;
   const devtools = await page.context().newCDPSession(page);
+  // The page may be closed while one of its requests waits.
+  const go = (how, request) => devtools.send(how, request).catch(() => {});
   devtools.on("Fetch.authRequired", ({ requestId }) => {
     opened += 1;
-    devtools.send("Fetch.continueWithAuth", { requestId, authChallengeResponse: { response: "CancelAuth" } });
+    go("Fetch.continueWithAuth", { requestId, authChallengeResponse: { response: "CancelAuth" } });
   });
-  devtools.on("Fetch.requestPaused", ({ requestId }) => devtools.send("Fetch.continueRequest", { requestId }));
+  devtools.on("Fetch.requestPaused", ({ requestId }) => go("Fetch.continueRequest", { requestId }));
   await devtools.send("Fetch.enable", { handleAuthRequests: true });
   return () => opened;
 }
