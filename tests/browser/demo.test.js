@@ -132,7 +132,10 @@ test("the demo in a browser", async (t) => {
     await alice.getByText("completed", { exact: true }).waitFor();
     const history = alice.getByRole("region", { name: "History" });
     await history.getByText("Granted").waitFor();
-    assert.match(await history.innerText(), /Asked\n[^]*Decide on the vacation\n[^]*Approved\?\n[^]*Enter it in the calendar\n[^]*Granted/);
+    const told = await history.innerText();
+    assert.match(told, /Asked\n[^]*Decide on the vacation\n[^]*Enter it in the calendar\n[^]*Granted/);
+    // An engine may begin both in one millisecond, and then tells either first.
+    assert.match(told, /Decide on the vacation\n[^]*Approved\?\n[^]*Granted/);
     assert.doesNotMatch(await history.innerText(), /Refused/);
   });
 
