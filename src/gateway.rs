@@ -15,6 +15,7 @@ use tower::util::{Either, option_layer};
 use tower::{Layer as _, Service, ServiceBuilder};
 
 use crate::access::AccessRules;
+use crate::access_log::AccessLog;
 use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
 use crate::engine::{EngineError, Nodes};
@@ -49,6 +50,8 @@ pub struct Resources {
     pub nodes: Nodes,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who writes the access log; without it its lines are events of `tracing`.
+    pub access_log: Option<AccessLog>,
     /// Who makes spans of requests, if anybody does.
     pub traces: Option<Traces>,
     /// The engine's host and port, as spans name it.
@@ -149,7 +152,7 @@ where
 
     ServiceBuilder::new()
         // outermost: whatever happens has an id, and one line in the log when it has ended
-        .layer(ObserveLayer::with_metrics(r.metrics.clone()))
+        .layer(ObserveLayer::with_metrics(r.metrics.clone()).with_access_log(r.access_log.clone()))
         // the whole of what the client sees; below the line in the log, which names the trace
         .layer(option_layer(r.traces.clone().map(|traces| {
             TraceLayer::new(traces, r.trusted_proxies.clone())

@@ -138,6 +138,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod access_log;
 #[cfg(feature = "server")]
 pub mod admin;
 pub mod audit;

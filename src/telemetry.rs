@@ -2,14 +2,13 @@
 //!
 //! Nothing logs a token, a claim set, a cookie, a variable or a body at any level.
 
-use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use access_log::AccessLog;
-use access_log::is_access;
+pub use access_log::with_text;
 
+use crate::access_log::AccessLog;
 use crate::config::{LogFormat, LogLevel, Telemetry};
 use level::Wanted;
 
@@ -23,12 +22,19 @@ pub(crate) mod metrics;
 pub struct Logging {
     lines: lines::Lines,
     wanted: Wanted,
+    access: Option<AccessLog>,
 }
 
 impl Logging {
     /// From now on lines of this importance or more are written.
     pub fn set_level(&self, level: LogLevel) {
         self.wanted.set(level);
+    }
+
+    /// Who writes the lines of the access log, where they are not events as any other.
+    #[must_use]
+    pub fn access_log(&self) -> Option<AccessLog> {
+        self.access.clone()
     }
 }
 
@@ -45,26 +51,26 @@ pub fn start(telemetry: &Telemetry) -> Logging {
     let writer = lines::Lines::start();
     let lines = fmt::layer().with_writer(writer.clone()).with_target(false);
     let registry = tracing_subscriber::registry().with(wanted.clone());
+    let format = telemetry.log_format;
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A terminal shows no more lines than somebody can read: they may take their time.
-    let plain = !(colours && telemetry.log_format == LogFormat::Text);
-    let gather = writer.clone();
-    let access =
-        plain.then(|| AccessLog::new(telemetry.log_format, move |line| gather.gather(line)));
-    let others = filter_fn(move |metadata| !(plain && is_access(metadata)));
     // Somebody who embeds the gateway may log in another way already.
-    let _ = match telemetry.log_format {
-        LogFormat::Text => registry
-            .with(lines.with_ansi(colours).with_filter(others))
-            .with(access)
-            .try_init(),
-        LogFormat::Json => registry
-            .with(lines.json().flatten_event(true).with_filter(others))
-            .with(access)
-            .try_init(),
+    let begun = match format {
+        LogFormat::Text => registry.with(lines.with_ansi(colours)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
+    // A terminal shows no more lines than somebody can read: they may take their time.
+    let plain = begun.is_ok() && !(colours && format == LogFormat::Text);
+    let (gather, wants) = (writer.clone(), wanted.clone());
+    let access = plain.then(|| {
+        AccessLog::new(move |line| {
+            if wants.wants_access() {
+                with_text(format, line, |text| gather.gather(text));
+            }
+        })
+    });
     Logging {
         lines: writer,
         wanted,
+        access,
     }
 }

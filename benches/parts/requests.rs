@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bpmgate::access::{AccessRules, Builtin};
+use bpmgate::access_log::AccessLog;
 use bpmgate::body::Body;
 use bpmgate::config::LogFormat;
 use bpmgate::engine::{EngineError, Nodes};
@@ -28,7 +29,7 @@ use bpmgate::metrics::Metrics;
 use bpmgate::model::{ModelMemory, ModelSettings};
 use bpmgate::rate_limit::RateLimits;
 use bpmgate::request_info::Peer;
-use bpmgate::telemetry::AccessLog;
+use bpmgate::telemetry::with_text;
 use bpmgate::token::{Issuer, IssuerRules, KeySet, Preset, Verifier};
 use bpmgate::{demo, initiator};
 use bytes::Bytes;
@@ -37,8 +38,6 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::{Service, ServiceExt, service_fn};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
 
 /// The gateway's stack with the defaults, before an engine that answers at once.
 pub fn gateway(
@@ -51,6 +50,7 @@ pub fn gateway(
         engine_path: "/engine-rest".to_owned(),
         shown_engine_url: None,
         metrics: Metrics::default(),
+        access_log: Some(log_to_nowhere()),
         nodes: Nodes::default(),
         public_url: None,
         trusted_proxies: TrustedProxies::default(),
@@ -241,19 +241,13 @@ where
     })
 }
 
-/// Runs `measuring` with log lines as the gateway writes them, to nowhere.
-pub fn logging(measuring: impl FnOnce()) {
-    let _to_nowhere = log_to_nowhere();
-    measuring();
-}
-
-/// The access log is written as the gateway's until this is dropped.
-pub fn log_to_nowhere() -> tracing::subscriber::DefaultGuard {
-    let lines = AccessLog::new(LogFormat::Json, |line: &[u8]| {
-        black_box(line);
-    });
-    let ours = Targets::new().with_target("bpmgate", LevelFilter::INFO);
-    tracing::subscriber::set_default(tracing_subscriber::registry().with(ours).with(lines))
+/// Writes the lines of the access log as the gateway does, to nowhere.
+pub fn log_to_nowhere() -> AccessLog {
+    AccessLog::new(|line| {
+        with_text(LogFormat::Json, line, |text| {
+            black_box(text);
+        })
+    })
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

@@ -13,6 +13,7 @@ use tower::Layer as _;
 use tracing::{error, info, warn};
 
 use super::{Failure, tell_warnings};
+use crate::access_log::AccessLog;
 use crate::admin::{Admin, Draining};
 use crate::audit::Target;
 use crate::body::BoxError;
@@ -52,7 +53,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
             } = running;
             Admin::new(config, resources, engine.clone(), &reloads, &draining)
         };
-        let running = Running::start(config)?;
+        let running = Running::start(config, logging.access_log())?;
         let connections = Connections::new(
             stack(&running.resources, running.engine.clone()),
             Limits::from_config(config),
@@ -260,8 +261,11 @@ impl EngineSettings {
 }
 
 impl Running {
-    fn start(config: &Config) -> Result<Self, Failure> {
-        let resources = resources(config)?;
+    fn start(config: &Config, access_log: Option<AccessLog>) -> Result<Self, Failure> {
+        let resources = Resources {
+            access_log,
+            ..resources(config)?
+        };
         Ok(Self {
             config: config.clone(),
             engine_settings: EngineSettings::of(config),

@@ -215,7 +215,8 @@ async fn exchange(
     loop {
         let (mut connection, pooled) = match pool.take() {
             Some(connection) => (connection, true),
-            None => match pool.connect().await {
+            // Rare, and large: not a part of what each request takes.
+            None => match Box::pin(pool.connect()).await {
                 Ok(connection) => (connection, false),
                 Err(source) => return Err(pool.unsent(request, source)),
             },

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 use tracing::error;
 
-use super::observe::milliseconds;
+use crate::access_log::milliseconds;
 use crate::audit::{AuditLog, Outcome, Record, Slot, cut, instances};
 use crate::body::{Body, BoxError};
 use crate::forwarded::{Forwarded, TrustedProxies};
@@ -159,7 +159,8 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F> {
-        Watching { #[pin] inner: F, recording: Option<Recording> },
+        // Boxed, as futures are moved from layer to layer, and most gateways keep no such log.
+        Watching { #[pin] inner: F, recording: Option<Box<Recording>> },
         Waiting { future: Waiting },
     }
 }
@@ -168,7 +169,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Se
 
 impl<F> AuditFuture<F> {
     fn watching(inner: F, recording: Recording) -> Self {
-        let recording = Some(recording);
+        let recording = Some(Box::new(recording));
         Self {
             state: State::Watching { inner, recording },
         }
@@ -293,7 +294,7 @@ impl Recording {
     }
 
     /// Watches the answer's body, if there is a record to write.
-    fn answered(mut self, answer: Response<Body>) -> Response<Body> {
+    fn answered(mut self: Box<Self>, answer: Response<Body>) -> Response<Body> {
         if self.slot.is_none() {
             return answer;
         }
@@ -314,7 +315,7 @@ impl Recording {
     }
 
     /// The answer to a request that ended with a problem.
-    fn refused(mut self, problem: Problem) -> Problem {
+    fn refused(mut self: Box<Self>, problem: Problem) -> Problem {
         self.code = Some(problem.code());
         self.status = Some(problem.status().as_u16());
         let is_denial = is_denial(&problem);
@@ -415,7 +416,7 @@ pin_project! {
     struct Watched {
         #[pin]
         inner: Body,
-        recording: Option<Recording>,
+        recording: Option<Box<Recording>>,
     }
 
     impl PinnedDrop for Watched {

@@ -134,7 +134,7 @@ where
         } else {
             CorsFuture {
                 state: CorsState::Cors {
-                    future: self.marked.call(request),
+                    future: Box::pin(self.marked.call(request)),
                 },
             }
         }
@@ -154,7 +154,8 @@ pin_project! {
     #[derive(Debug)]
     #[project = CorsProjection]
     enum CorsState<F, G> {
-        Cors { #[pin] future: F },
+        // Boxed, as it is large, and futures are moved from layer to layer.
+        Cors { future: Pin<Box<F>> },
         Plain { #[pin] future: G },
         SameOrigin { #[pin] future: G },
     }
@@ -169,7 +170,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            CorsProjection::Cors { future } => future.poll(cx),
+            CorsProjection::Cors { future } => future.as_mut().poll(cx),
             CorsProjection::Plain { future } => future.poll(cx),
             CorsProjection::SameOrigin { future } => {
                 let mut answer = ready!(future.poll(cx))?;

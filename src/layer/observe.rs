@@ -4,24 +4,22 @@
 //! report is one access log line: method, normalized route, status, duration, subject; never a token,
 //! a raw path or a query. A client that goes away before its answer is reported as `aborted`.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tower::{Layer, Service};
-use tracing::info;
 use uuid::Uuid;
 
 use super::engine_headers::X_REQUEST_ID;
+use crate::access_log::{AccessLine, AccessLog};
 use crate::body::{BoxError, Ended, Guarded};
-use crate::forwarded::address_text;
 use crate::metrics::Metrics;
 use crate::request_info::{Findings, Peer, RequestInfo};
 use crate::trace_context::{TraceId, TraceParent};
@@ -44,8 +42,12 @@ use crate::trace_context::{TraceId, TraceParent};
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct ObserveLayer {
+pub struct ObserveLayer(Arc<Observers>);
+
+#[derive(Debug, Clone, Default)]
+struct Observers {
     metrics: Option<Metrics>,
+    access_log: Option<AccessLog>,
 }
 
 impl ObserveLayer {
@@ -58,9 +60,19 @@ impl ObserveLayer {
     /// Counts every request too.
     #[must_use]
     pub fn with_metrics(metrics: Metrics) -> Self {
-        Self {
+        Self(Arc::new(Observers {
             metrics: Some(metrics),
-        }
+            access_log: None,
+        }))
+    }
+
+    /// Gives the lines of the access log to this one, in place of `tracing`.
+    #[must_use]
+    pub fn with_access_log(self, access_log: Option<AccessLog>) -> Self {
+        Self(Arc::new(Observers {
+            access_log,
+            ..Arc::unwrap_or_clone(self.0)
+        }))
     }
 }
 
@@ -70,7 +82,7 @@ impl<S> Layer<S> for ObserveLayer {
     fn layer(&self, inner: S) -> Observe<S> {
         Observe {
             inner,
-            metrics: self.metrics.clone(),
+            observers: self.0.clone(),
         }
     }
 }
@@ -79,7 +91,7 @@ impl<S> Layer<S> for ObserveLayer {
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
-    metrics: Option<Metrics>,
+    observers: Arc<Observers>,
 }
 
 impl<S, B, R> Service<Request<B>> for Observe<S>
@@ -111,9 +123,9 @@ where
             info: info.clone(),
             findings: findings.clone(),
             status: None,
-            metrics: self.metrics.clone(),
+            observers: self.observers.clone(),
         };
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.observers.metrics {
             metrics.began();
         }
         request.extensions_mut().insert(info);
@@ -175,7 +187,7 @@ struct Report {
     info: RequestInfo,
     findings: Findings,
     status: Option<StatusCode>,
-    metrics: Option<Metrics>,
+    observers: Arc<Observers>,
 }
 
 impl Report {
@@ -190,7 +202,7 @@ impl Report {
             (None, true) => "forwarded",
         };
         let took = self.info.received.elapsed();
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.observers.metrics {
             metrics.ended(
                 &self.method,
                 findings,
@@ -200,29 +212,28 @@ impl Report {
                 ended.bytes,
             );
         }
-        let client = self.info.peer.map(|peer| address_text(peer.address));
-        info!(
-            target: "bpmgate::access",
-            method = method_label(&self.method),
-            route = operation.map(|row| row.path).or(findings.route().copied()).unwrap_or("-"),
-            operation = operation.map_or("-", |row| row.id),
-            status = self.status.map_or(0, |status| status.as_u16()),
+        let line = AccessLine {
+            method: method_label(&self.method),
+            route: operation
+                .map(|row| row.path)
+                .or(findings.route().copied())
+                .unwrap_or("-"),
+            operation: operation.map_or("-", |row| row.id),
+            status: self.status.map_or(0, |status| status.as_u16()),
             outcome,
-            duration_ms = milliseconds(took),
-            bytes = ended.bytes,
-            subject = findings.subject().map_or("-", |identity| identity.id()),
-            profile = findings.profile().map_or("-", |profile| &**profile),
-            client = client.as_ref().map(tracing::field::display),
-            request_id = self.info.id(),
-            trace_id = findings.trace_id().map(TraceId::as_str),
-            "request"
-        );
+            duration: took,
+            bytes: ended.bytes,
+            subject: findings.subject().map_or("-", |identity| identity.id()),
+            profile: findings.profile().map_or("-", |profile| &**profile),
+            client: self.info.peer.map(|peer| peer.address),
+            request_id: self.info.id(),
+            trace_id: findings.trace_id().map(TraceId::as_str),
+        };
+        match &self.observers.access_log {
+            Some(log) => log.write(&line),
+            None => line.trace(),
+        }
     }
-}
-
-/// To the microsecond, which is as much as a log needs.
-pub(super) fn milliseconds(duration: Duration) -> f64 {
-    f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1000.0
 }
 
 /// A client's own id is kept where it is short and plain; else there is a new one.

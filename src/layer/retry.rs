@@ -9,11 +9,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
+use pin_project_lite::pin_project;
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Layer, Service};
 use tracing::debug;
@@ -143,58 +144,141 @@ where
 {
     type Response = Response<Body>;
     type Error = Problem;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
+    type Future = Retried<S>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Problem>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let rules = self.rules.clone();
-        if rules.attempts > 0
-            && let Some(budget) = &rules.budget
-        {
+        let rules = &self.rules;
+        if rules.attempts == 0 {
+            return Retried {
+                again: None,
+                state: RetryState::First {
+                    future: self.inner.call(request),
+                },
+            };
+        }
+        if let Some(budget) = &rules.budget {
             budget.deposit();
         }
-        let spare = (rules.attempts > 0 && is_repeatable(&request)).then(|| Spare::of(&request));
+        let spare = is_repeatable(&request).then(|| Spare::of(&request));
         let next = self.inner.clone();
         let mut engine = std::mem::replace(&mut self.inner, next);
-        let first = engine.call(request);
-        Box::pin(async move {
-            let mut answer = first.await;
-            let mut tried = Tried::default();
-            for attempt in 1..=rules.attempts {
-                let Err(error) = answer else { break };
-                tried.add(error.node);
-                let mut again = match (error.unsent, &spare) {
-                    (Some(unsent), _) if is_long_poll(&unsent) => return Err(error.problem),
-                    (Some(unsent), _) => *unsent,
-                    (None, Some(spare)) if error.problem == Problem::EngineUnreachable => {
-                        spare.to_request()
-                    }
-                    (None, _) => return Err(error.problem),
-                };
-                let metrics = rules.metrics.as_ref();
-                let budget = rules.budget.as_ref();
-                if budget.is_some_and(|budget| !budget.withdraw()) {
-                    if let Some(metrics) = metrics {
-                        metrics.withheld_retry();
-                    }
-                    debug!(attempt, "no try left in the budget");
-                    return Err(error.problem);
+        let future = engine.call(request);
+        Retried {
+            again: Some(Again {
+                rules: rules.clone(),
+                spare,
+                engine,
+            }),
+            state: RetryState::First { future },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Retry`]: boxed only where something is sent again.
+    pub struct Retried<S>
+    where
+        S: Service<Request<Body>>,
+    {
+        again: Option<Again<S>>,
+        #[pin]
+        state: RetryState<S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = RetryProjection]
+    enum RetryState<F> {
+        First { #[pin] future: F },
+        Again { future: Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>> },
+    }
+}
+
+impl<S> Future for Retried<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = EngineError> + Send + 'static,
+    S::Future: Send,
+{
+    type Output = Result<Response<Body>, Problem>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let RetryProjection::First { future } = this.state.as_mut().project() {
+            let error = match ready!(future.poll(cx)) {
+                Ok(answer) => return Poll::Ready(Ok(answer)),
+                Err(error) => error,
+            };
+            let Some(again) = this.again.take() else {
+                return Poll::Ready(Err(error.into()));
+            };
+            let future = Box::pin(again.send(error));
+            this.state.set(RetryState::Again { future });
+        }
+        match this.state.project() {
+            RetryProjection::Again { future } => future.as_mut().poll(cx),
+            RetryProjection::First { .. } => Poll::Pending,
+        }
+    }
+}
+
+impl<S: Service<Request<Body>>> std::fmt::Debug for Retried<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retried").finish_non_exhaustive()
+    }
+}
+
+/// What a request is sent again with.
+struct Again<S> {
+    rules: Arc<Rules>,
+    spare: Option<Spare>,
+    engine: S,
+}
+
+impl<S> Again<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = EngineError>,
+{
+    /// Sends it until there is an answer or it may not be sent again.
+    async fn send(mut self, mut error: EngineError) -> Result<Response<Body>, Problem> {
+        let rules = &self.rules;
+        let mut tried = Tried::default();
+        for attempt in 1..=rules.attempts {
+            tried.add(error.node);
+            let mut again = match (error.unsent, &self.spare) {
+                (Some(unsent), _) if is_long_poll(&unsent) => return Err(error.problem),
+                (Some(unsent), _) => *unsent,
+                (None, Some(spare)) if error.problem == Problem::EngineUnreachable => {
+                    spare.to_request()
                 }
-                // Rather on another node.
-                again.extensions_mut().insert(tried);
+                (None, _) => return Err(error.problem),
+            };
+            let metrics = rules.metrics.as_ref();
+            let budget = rules.budget.as_ref();
+            if budget.is_some_and(|budget| !budget.withdraw()) {
                 if let Some(metrics) = metrics {
-                    metrics.retried();
+                    metrics.withheld_retry();
                 }
-                debug!(attempt, "trying the engine again");
-                tokio::time::sleep(jittered(rules.backoff, attempt)).await;
-                std::future::poll_fn(|cx| engine.poll_ready(cx)).await?;
-                answer = engine.call(again).await;
+                debug!(attempt, "no try left in the budget");
+                return Err(error.problem);
             }
-            answer.map_err(Into::into)
-        })
+            // Rather on another node.
+            again.extensions_mut().insert(tried);
+            if let Some(metrics) = metrics {
+                metrics.retried();
+            }
+            debug!(attempt, "trying the engine again");
+            tokio::time::sleep(jittered(rules.backoff, attempt)).await;
+            std::future::poll_fn(|cx| self.engine.poll_ready(cx)).await?;
+            error = match self.engine.call(again).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+        }
+        Err(error.into())
     }
 }
 

@@ -91,7 +91,8 @@ where
             }
             if span.is_recording() {
                 findings.note_recorded(());
-                recorded = Some(ServerSpan::of(&request, span, findings, trusted, traces));
+                let span = ServerSpan::of(&request, span, findings, trusted, traces);
+                recorded = Some(Box::new(span));
             }
             request.extensions_mut().insert(context);
         }
@@ -124,7 +125,8 @@ fn context_of<B>(request: &mut Request<B>) -> SpanContext {
 pin_project! {
     /// The future of [`Trace`].
     pub struct Traced<F> {
-        span: Option<ServerSpan>,
+        // Boxed, as most gateways make no spans, and futures are moved from layer to layer.
+        span: Option<Box<ServerSpan>>,
         #[pin]
         inner: F,
     }

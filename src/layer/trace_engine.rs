@@ -77,7 +77,7 @@ where
         let parent = request.extensions().get::<SpanContext>().cloned();
         let span = parent.and_then(|parent| self.layer.begin(&mut request, parent));
         TracedEngine {
-            span: span.map(EngineSpan),
+            span: span.map(|span| Box::new(EngineSpan(span))),
             inner: self.inner.call(request),
         }
     }
@@ -124,7 +124,8 @@ impl EngineSpan {
 pin_project! {
     /// The future of [`TraceEngine`].
     pub struct TracedEngine<F> {
-        span: Option<EngineSpan>,
+        // Boxed, as most gateways make no spans, and futures are moved from layer to layer.
+        span: Option<Box<EngineSpan>>,
         #[pin]
         inner: F,
     }

@@ -101,6 +101,7 @@ impl Resources {
             },
             engine_address: (engine.url.host().to_owned(), engine.url.port()),
             metrics,
+            access_log: kept.and_then(|kept| kept.access_log.clone()),
             nodes,
             public_url: config
                 .server

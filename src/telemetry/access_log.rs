@@ -1,91 +1,68 @@
-//! The lines of the access log, written without the machinery for any line: they come with every request.
+//! The lines of the access log as text, written without the machinery for any line: they come with every request.
 //!
 //! They look as those that `tracing_subscriber::fmt` writes, which take eight times as long.
 
 use std::cell::RefCell;
-use std::fmt::{self, Debug, Write as _};
+use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::layer::{Context, Layer};
-
+use crate::access_log::AccessLine;
 use crate::config::LogFormat;
 
-/// The target of the access log.
-const TARGET: &str = "bpmgate::access";
-
-/// Whether this is for the access log.
-pub(super) fn is_access(metadata: &Metadata<'_>) -> bool {
-    metadata.target() == TARGET
-}
-
-/// Gives the lines of the access log to a function; what is logged beside is left to other layers.
-///
-/// # Examples
-/// ```
-/// use bpmgate::{config::LogFormat, telemetry::AccessLog};
-/// use tracing_subscriber::{layer::SubscriberExt, registry};
-///
-/// let lines = AccessLog::new(LogFormat::Json, |line: &[u8]| print!("{}", String::from_utf8_lossy(line)));
-/// let subscriber = registry().with(lines);
-/// ```
-pub struct AccessLog<W> {
-    format: LogFormat,
-    write: W,
-}
-
-impl<W: Fn(&[u8])> AccessLog<W> {
-    /// `write` is called with one line at a time, its end included.
-    pub fn new(format: LogFormat, write: W) -> Self {
-        Self { format, write }
-    }
-}
-
-impl<W> Debug for AccessLog<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessLog")
-            .field("format", &self.format)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S: Subscriber, W: Fn(&[u8]) + 'static> Layer<S> for AccessLog<W> {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if !is_access(event.metadata()) {
-            return;
-        }
-        LINE.with_borrow_mut(|scratch| {
-            let Scratch { clock, line } = scratch;
-            line.clear();
-            let level = event.metadata().level().as_str();
-            let stamp = clock.at(SystemTime::now());
-            match self.format {
-                LogFormat::Text => {
-                    line.extend([stamp, " ", if level.len() < 5 { " " } else { "" }, level]);
-                    event.record(&mut Text(line));
-                }
-                LogFormat::Json => {
-                    line.extend(["{\"timestamp\":\"", stamp, "\",\"level\":\"", level, "\""]);
-                    event.record(&mut Json(line));
-                    line.push('}');
-                }
+/// Gives `write` the line as text, its end included.
+pub fn with_text(format: LogFormat, line: &AccessLine<'_>, write: impl FnOnce(&[u8])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let Scratch { clock, text } = scratch;
+        text.clear();
+        let stamp = clock.at(SystemTime::now());
+        match format {
+            LogFormat::Text => {
+                text.push_str(stamp);
+                text.push_str("  INFO request");
+                fields(line, &mut Text(text));
             }
-            line.push('\n');
-            (self.write)(line.as_bytes());
-        });
+            LogFormat::Json => {
+                text.push_str("{\"timestamp\":\"");
+                text.push_str(stamp);
+                text.push_str("\",\"level\":\"INFO\",\"message\":\"request\"");
+                fields(line, &mut Json(text));
+                text.push('}');
+            }
+        }
+        text.push('\n');
+        write(text.as_bytes());
+    });
+}
+
+fn fields(line: &AccessLine<'_>, to: &mut impl Fields) {
+    to.text("method", line.method);
+    to.text("route", line.route);
+    to.text("operation", line.operation);
+    push_number(to.name("status"), line.status);
+    to.text("outcome", line.outcome);
+    push_decimal(to.name("duration_ms"), line.duration_ms());
+    push_number(to.name("bytes"), line.bytes);
+    to.text("subject", line.subject);
+    to.text("profile", line.profile);
+    if let Some(client) = line.client {
+        to.address("client", client);
+    }
+    to.text("request_id", line.request_id);
+    if let Some(trace_id) = line.trace_id {
+        to.text("trace_id", trace_id);
     }
 }
 
 /// What a thread uses again for its next line.
 struct Scratch {
     clock: Clock,
-    line: String,
+    text: String,
 }
 
 thread_local! {
-    static LINE: RefCell<Scratch> = const {
-        RefCell::new(Scratch { clock: Clock { second: u64::MAX, text: String::new() }, line: String::new() })
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { clock: Clock { second: u64::MAX, text: String::new() }, text: String::new() })
     };
 }
 
@@ -121,7 +98,7 @@ fn push_digits<const N: usize>(text: &mut String, mut number: u32) {
         *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
         number /= 10;
     }
-    text.extend(digits.map(char::from));
+    text.push_str(str::from_utf8(&digits).unwrap_or_default());
 }
 
 fn push_number(text: &mut String, number: impl itoa::Integer) {
@@ -153,94 +130,193 @@ fn push_decimal(text: &mut String, number: f64) {
     text.truncate(text.len() - zeros.min(2));
 }
 
+/// An IPv4 address that came over IPv6 is what it is; four times as fast as by its `Display`.
+fn push_address(text: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address.to_canonical() else {
+        let _ = write!(text, "{address}");
+        return;
+    };
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            text.push('.');
+        }
+        push_number(text, octet);
+    }
+}
+
 fn push_quoted(text: &mut String, value: &str) {
     text.push('"');
     text.push_str(value);
     text.push('"');
 }
 
+/// How a line's fields are written. Their names are our own, and plain.
+trait Fields {
+    /// What follows is the value of this one.
+    fn name(&mut self, name: &'static str) -> &mut String;
+    fn text(&mut self, name: &'static str, value: &str);
+    fn address(&mut self, name: &'static str, value: IpAddr);
+}
+
 /// ` name=value`, as in `fmt`'s text.
 struct Text<'a>(&'a mut String);
 
-impl Text<'_> {
-    fn name(&mut self, field: &Field) {
+impl Fields for Text<'_> {
+    #[inline]
+    fn name(&mut self, name: &'static str) -> &mut String {
         self.0.push(' ');
-        if field.name() != "message" {
-            self.0.push_str(field.name());
-            self.0.push('=');
-        }
+        self.0.push_str(name);
+        self.0.push('=');
+        self.0
     }
-}
 
-impl Visit for Text<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.name(field);
+    #[inline]
+    fn text(&mut self, name: &'static str, value: &str) {
+        let text = self.name(name);
         // Looked at to the end, as that is done for many bytes at once.
         let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
         if value.bytes().fold(true, |all, byte| all & plain(byte)) {
-            push_quoted(self.0, value);
+            push_quoted(text, value);
         } else {
-            let _ = write!(self.0, "{value:?}");
+            let _ = write!(text, "{value:?}");
         }
     }
 
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.name(field);
-        push_number(self.0, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.name(field);
-        push_decimal(self.0, value);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.name(field);
-        let _ = write!(self.0, "{value:?}");
+    fn address(&mut self, name: &'static str, value: IpAddr) {
+        push_address(self.name(name), value);
     }
 }
 
 /// `,"name":value`.
 struct Json<'a>(&'a mut String);
 
-impl Json<'_> {
-    /// The fields' names are our own, and plain.
-    fn name(&mut self, field: &Field) {
+impl Fields for Json<'_> {
+    #[inline]
+    fn name(&mut self, name: &'static str) -> &mut String {
         self.0.push_str(",\"");
-        self.0.push_str(field.name());
+        self.0.push_str(name);
         self.0.push_str("\":");
+        self.0
     }
-}
 
-impl Visit for Json<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.name(field);
+    #[inline]
+    fn text(&mut self, name: &'static str, value: &str) {
+        let text = self.name(name);
         let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
         if value.bytes().fold(true, |all, byte| all & plain(byte)) {
-            push_quoted(self.0, value);
+            push_quoted(text, value);
         } else {
-            self.0.push_str(&serde_json::Value::from(value).to_string());
+            text.push_str(&serde_json::Value::from(value).to_string());
         }
     }
 
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.name(field);
-        push_number(self.0, value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.name(field);
-        push_decimal(self.0, value);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.record_str(field, &format!("{value:?}"));
+    fn address(&mut self, name: &'static str, value: IpAddr) {
+        let text = self.name(name);
+        text.push('"');
+        push_address(text, value);
+        text.push('"');
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tracing_subscriber::fmt;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The line as `fmt` writes it, and as it is written here; without their times.
+    fn both(format: LogFormat, line: &AccessLine<'_>) -> [String; 2] {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let layer = fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_target(false)
+            .with_ansi(false);
+        let registry = tracing_subscriber::registry();
+        match format {
+            LogFormat::Text => {
+                tracing::subscriber::with_default(registry.with(layer), || line.trace());
+            }
+            LogFormat::Json => {
+                let layer = layer.json().flatten_event(true);
+                tracing::subscriber::with_default(registry.with(layer), || line.trace());
+            }
+        }
+        let theirs = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let mut ours = String::new();
+        with_text(format, line, |text| {
+            ours = String::from_utf8(text.to_vec()).unwrap();
+        });
+        let digits = "2026-11-28T03:38:09.027800Z".len();
+        let begin = if format == LogFormat::Json {
+            "{\"timestamp\":\"".len()
+        } else {
+            0
+        };
+        [theirs, ours].map(|mut line| {
+            line.replace_range(begin..begin + digits, "");
+            line
+        })
+    }
+
+    #[test]
+    fn lines_are_those_of_fmt() {
+        let plain = AccessLine {
+            method: "GET",
+            route: "/task",
+            operation: "getTasks",
+            status: 200,
+            outcome: "forwarded",
+            duration: Duration::from_micros(1_250),
+            bytes: 1024,
+            subject: "alice",
+            profile: "user",
+            client: Some(IpAddr::from([192, 0, 2, 7])),
+            request_id: "abc",
+            trace_id: None,
+        };
+        let odd = AccessLine {
+            subject: "a\"b\\c\n\u{1}\u{7f}\u{fc}\u{2028}",
+            profile: "",
+            client: Some("2001:db8::1".parse().unwrap()),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+            duration: Duration::MAX,
+            status: 0,
+            ..plain
+        };
+        let mapped = AccessLine {
+            client: Some("::ffff:192.0.2.7".parse().unwrap()),
+            duration: Duration::ZERO,
+            ..plain
+        };
+        let nobody = AccessLine {
+            client: None,
+            ..plain
+        };
+        for line in [plain, odd, mapped, nobody] {
+            for format in [LogFormat::Text, LogFormat::Json] {
+                let [theirs, ours] = both(format, &line);
+                assert_eq!(ours, theirs);
+            }
+        }
+    }
 
     #[test]
     fn decimals_are_written_as_their_shortest_form() {
@@ -278,7 +354,7 @@ mod tests {
             86_400_000_000,
             1_795_836_289_027_800,
         ] {
-            let now = UNIX_EPOCH + std::time::Duration::from_micros(micros);
+            let now = UNIX_EPOCH + Duration::from_micros(micros);
             let want = humantime::format_rfc3339_micros(now).to_string();
             assert_eq!(clock.at(now), want);
         }

@@ -33,6 +33,11 @@ impl Wanted {
         FILTERS.get(place).copied().unwrap_or(LevelFilter::INFO)
     }
 
+    /// Whether the lines of the access log are, which are of the level `info`.
+    pub(super) fn wants_access(&self) -> bool {
+        self.level() >= LevelFilter::INFO
+    }
+
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         // Only our own targets: hyper's debug lines hold header values.
         *metadata.level() <= self.level() && metadata.target().starts_with("bpmgate")
