@@ -178,6 +178,7 @@ pub mod token;
 pub mod trace_context;
 #[cfg(feature = "fetch")]
 pub mod traces;
+mod waiting;
 #[cfg(feature = "fetch")]
 mod worker;
 pub mod workflow;

@@ -1,7 +1,9 @@
 //! What is known of a request before anyone has looked at it, and what the layers found out about it.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -64,6 +66,8 @@ struct Fields {
     trace_id: OnceLock<TraceId>,
     recorded: OnceLock<()>,
     process_key: OnceLock<String>,
+    /// In nanoseconds.
+    waited: AtomicU64,
 }
 
 macro_rules! finding {
@@ -82,6 +86,17 @@ macro_rules! finding {
 }
 
 impl Findings {
+    /// The request waited so long for others.
+    pub(crate) fn note_wait(&self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.0.waited.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// How long the request has waited for others: the engine, an issuer, its client's body, a place in the queue.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.0.waited.load(Ordering::Relaxed))
+    }
+
     finding! {
         /// The row of the catalogue.
         operation, note_operation, &'static Operation

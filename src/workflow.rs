@@ -39,12 +39,13 @@ use crate::access::AccessRules;
 use crate::audit::cut;
 use crate::body::{Body, BoxError};
 use crate::identity::Identity;
-use crate::json_body::{JsonBodies, declare};
+use crate::json_body::{JsonBodies, Memory, declare};
 use crate::layer::own::json_answer;
 use crate::operation::Catalogue;
 use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::Findings;
+use crate::waiting::waiting;
 
 mod answer;
 pub mod openapi;
@@ -276,9 +277,10 @@ impl<S> Asking<S> {
         } else {
             translated(&self.api.bodies, head, body, translation, &self.caller).await?
         };
+        let findings = request.extensions().get::<Findings>().cloned();
         let mut answer = self.inner.call(request).await.map_err(Into::into)?;
         if answer.status().is_client_error() || answer.status().is_server_error() {
-            return Err(refusal(answer, is_list).await);
+            return Err(waiting(findings.as_ref(), refusal(answer, is_list)).await);
         }
         if translation == Translation::Start && answer.status() == StatusCode::OK {
             *answer.status_mut() = StatusCode::CREATED;
@@ -312,8 +314,9 @@ impl<S> Asking<S> {
                     (self.inner.clone(), self.target(path, query), head.clone());
                 async move {
                     head.uri = target?;
+                    let findings = head.extensions.get::<Findings>().cloned();
                     let answer = inner.oneshot(without_body(head)).await;
-                    counted(answer.map_err(Into::into)?).await
+                    waiting(findings.as_ref(), counted(answer.map_err(Into::into)?)).await
                 }
             };
             let [processes, active, completed, tasks] = COUNTS;
@@ -363,15 +366,15 @@ where
     let json = match translation {
         Translation::Read(_) => return Ok(without_body(head)),
         Translation::Start => {
-            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            let (body, _memory) = read(bodies, &head, body).await?;
             variables::start(&body)?
         }
         Translation::Complete => {
-            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            let (body, _memory) = read(bodies, &head, body).await?;
             variables::complete(&body)?
         }
         Translation::Claim => {
-            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            let (body, _memory) = read(bodies, &head, body).await?;
             variables::claim(&body, caller.id())?
         }
         Translation::Suspend(suspended) => {
@@ -379,7 +382,7 @@ where
             json.to_string().into_bytes()
         }
         Translation::Delete => {
-            let (body, _memory) = bodies.read(&head.headers, body).await?;
+            let (body, _memory) = read(bodies, &head, body).await?;
             caller.check_not_long_over()?;
             if let Some(reason) = variables::reason(&body)?
                 && let Some(findings) = head.extensions.get::<Findings>()
@@ -398,6 +401,20 @@ where
     let json = Bytes::from(json);
     declare(&mut head.headers, &json);
     Ok(Request::from_parts(head, json.into()))
+}
+
+/// Reads a body, and notes the wait for it.
+async fn read<B>(
+    bodies: &JsonBodies,
+    head: &request::Parts,
+    body: B,
+) -> Result<(Bytes, Memory), Problem>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let reading = bodies.read(&head.headers, body);
+    waiting(head.extensions.get(), reading).await
 }
 
 /// What the workflow API makes of a request, before anybody sends it.

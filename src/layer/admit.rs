@@ -26,6 +26,8 @@ use crate::body::{Body, Guarded};
 use crate::metrics::Metrics;
 use crate::operation::looks_like_long_poll;
 use crate::problem::Problem;
+use crate::request_info::Findings;
+use crate::waiting::waiting;
 
 /// Lets so many requests in at once.
 ///
@@ -166,7 +168,8 @@ where
         let clone = self.inner.clone();
         let mut ready = std::mem::replace(&mut self.inner, clone);
         CheckedLater::waiting(async move {
-            let permit = limits.wait(place).await?;
+            let findings = request.extensions().get::<Findings>().cloned();
+            let permit = waiting(findings.as_ref(), limits.wait(place)).await?;
             let inner = ready.call(request);
             let permit = Some(permit);
             Admitted { permit, inner }.await

@@ -35,11 +35,12 @@ use tower::{Layer, Service};
 use super::engine_headers::remove_hop_by_hop;
 use crate::body::{Body, BoxError};
 use crate::forwarded::{Origin, TrustedProxies};
-use crate::model::Models;
+use crate::model::{Believed, Models};
 use crate::operation::{Matched, Response as Answer};
 use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::{Findings, Peer, RequestInfo};
+use crate::waiting::waiting;
 
 /// How long an answer with links is waited for, once it has begun.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -161,30 +162,31 @@ where
             prefix: self.addresses.prefix_of(request.uri().path()),
             addresses: self.addresses.clone(),
         };
-        let believing = self
-            .models
-            .clone()
-            .zip(request.extensions().get::<Findings>().cloned());
         if has_links {
             // What is read here must not be in another form.
             let plain = HeaderValue::from_static("identity");
             request.headers_mut().insert(ACCEPT_ENCODING, plain);
         }
-        let answer = self.inner.call(request);
-        if has_links {
-            let future = Box::pin(async move {
-                let answer = clean(answer.await.map_err(Into::into)?, &links)?;
-                links.in_body(answer, believing).await
-            });
+        if !has_links {
             return Answered {
-                state: AnsweredState::Links { future },
+                state: AnsweredState::Plain {
+                    future: self.inner.call(request),
+                    links,
+                },
             };
         }
+        let reader = Reader {
+            links,
+            models: self.models.clone(),
+            findings: request.extensions().get().cloned(),
+        };
+        let answer = self.inner.call(request);
+        let future = Box::pin(async move {
+            let answer = clean(answer.await.map_err(Into::into)?, &reader.links)?;
+            reader.in_body(answer).await
+        });
         Answered {
-            state: AnsweredState::Plain {
-                future: answer,
-                links,
-            },
+            state: AnsweredState::Links { future },
         }
     }
 }
@@ -282,68 +284,6 @@ impl Links {
         Some([self.origin.proto, "://", host, prefix, rest].concat())
     }
 
-    /// Collects a JSON answer up to the bound and changes its `links[].href`; every other byte stays.
-    async fn in_body(
-        &self,
-        answer: Response<Body>,
-        believing: Option<(Models, Findings)>,
-    ) -> Result<Response<Body>, Problem> {
-        let (mut head, mut body) = answer.into_parts();
-        if body.size_hint().lower() > MAX_LINKS_BYTES as u64 || body.is_end_stream() {
-            unseen(believing.as_ref()).await;
-            return Ok(Response::from_parts(head, body));
-        }
-        let mut collected = BytesMut::new();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let Ok(frame) = timeout_at(deadline, body.frame()).await else {
-                // The engine takes its time: what is there is sent on, and what comes follows.
-                unseen(believing.as_ref()).await;
-                let whole = Chained {
-                    front: Some(collected.freeze()),
-                    rest: body,
-                };
-                return Ok(Response::from_parts(head, Body::stream(whole)));
-            };
-            let Some(frame) = frame else {
-                break;
-            };
-            // The engine broke off: so does the client's answer, with status and headers as they came.
-            let Ok(frame) = frame else {
-                unseen(believing.as_ref()).await;
-                let broken = Chained {
-                    front: Some(collected.freeze()),
-                    rest: Broken,
-                };
-                return Ok(Response::from_parts(head, Body::stream(broken)));
-            };
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            collected.extend_from_slice(&data);
-            if collected.len() > MAX_LINKS_BYTES {
-                unseen(believing.as_ref()).await;
-                let whole = Chained {
-                    front: Some(collected.freeze()),
-                    rest: body,
-                };
-                return Ok(Response::from_parts(head, Body::stream(whole)));
-            }
-        }
-        let bytes = {
-            let read = Read::of(&collected);
-            if let Some((models, findings)) = believing {
-                compare(&models, &findings, &read).await;
-            }
-            self.in_json(&read).map(Bytes::from)
-        };
-        let bytes = bytes.unwrap_or_else(|| collected.freeze());
-        if head.headers.contains_key(CONTENT_LENGTH) {
-            head.headers.insert(CONTENT_LENGTH, bytes.len().into());
-        }
-        Ok(Response::from_parts(head, bytes.into()))
-    }
-
     /// The document with its links changed; `None` where there is nothing to change.
     fn in_json(&self, read: &Read<'_>) -> Option<Vec<u8>> {
         #[derive(Deserialize)]
@@ -375,12 +315,97 @@ impl Links {
     }
 }
 
-/// An answer that is not read may tell of another definition than was believed.
-async fn unseen(believing: Option<&(Models, Findings)>) {
-    if let Some((models, findings)) = believing
-        && let Some(believed) = findings.believed()
-    {
-        models.forget(believed).await;
+/// Reads an answer with links.
+struct Reader {
+    links: Links,
+    models: Option<Models>,
+    findings: Option<Findings>,
+}
+
+impl Reader {
+    /// Collects a JSON answer up to the bound and changes its `links[].href`; every other byte stays.
+    async fn in_body(&self, answer: Response<Body>) -> Result<Response<Body>, Problem> {
+        let (mut head, mut body) = answer.into_parts();
+        if body.size_hint().lower() > MAX_LINKS_BYTES as u64 || body.is_end_stream() {
+            self.unseen().await;
+            return Ok(Response::from_parts(head, body));
+        }
+        let mut collected = BytesMut::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let frame = timeout_at(deadline, body.frame());
+            let Ok(frame) = waiting(self.findings.as_ref(), frame).await else {
+                // The engine takes its time: what is there is sent on, and what comes follows.
+                self.unseen().await;
+                let whole = Chained {
+                    front: Some(collected.freeze()),
+                    rest: body,
+                };
+                return Ok(Response::from_parts(head, Body::stream(whole)));
+            };
+            let Some(frame) = frame else {
+                break;
+            };
+            // The engine broke off: so does the client's answer, with status and headers as they came.
+            let Ok(frame) = frame else {
+                self.unseen().await;
+                let broken = Chained {
+                    front: Some(collected.freeze()),
+                    rest: Broken,
+                };
+                return Ok(Response::from_parts(head, Body::stream(broken)));
+            };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            collected.extend_from_slice(&data);
+            if collected.len() > MAX_LINKS_BYTES {
+                self.unseen().await;
+                let whole = Chained {
+                    front: Some(collected.freeze()),
+                    rest: body,
+                };
+                return Ok(Response::from_parts(head, Body::stream(whole)));
+            }
+        }
+        let bytes = {
+            let read = Read::of(&collected);
+            self.compare(&read).await;
+            self.links.in_json(&read).map(Bytes::from)
+        };
+        let bytes = bytes.unwrap_or_else(|| collected.freeze());
+        if head.headers.contains_key(CONTENT_LENGTH) {
+            head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+        }
+        Ok(Response::from_parts(head, bytes.into()))
+    }
+
+    /// The models, and the definition whose model was asked for before a start.
+    fn believing(&self) -> Option<(&Models, &Believed)> {
+        Some((self.models.as_ref()?, self.findings.as_ref()?.believed()?))
+    }
+
+    /// An answer that is not read may tell of another definition than was believed.
+    async fn unseen(&self) {
+        if let Some((models, believed)) = self.believing() {
+            models.forget(believed).await;
+        }
+    }
+
+    /// Whether the engine started the definition whose model was asked for.
+    async fn compare(&self, answer: &Read<'_>) {
+        if let (Some((models, believed)), Some(id)) =
+            (self.believing(), answer.members.definition_id)
+            && let Ok(started) = serde_json::from_str::<String>(id.get())
+            && models.started(believed, &started).await
+        {
+            if let Some(findings) = &self.findings {
+                findings.note_model_changed(());
+            }
+            tracing::warn!(
+                "the engine started a newer definition than the model that was asked for"
+            );
+        }
     }
 }
 
@@ -407,17 +432,6 @@ impl<'a> Read<'a> {
         };
         let members = serde_json::from_str(text).unwrap_or_default();
         Self { text, members }
-    }
-}
-
-/// Whether the engine started the definition whose model was asked for.
-async fn compare(models: &Models, findings: &Findings, answer: &Read<'_>) {
-    if let (Some(believed), Some(id)) = (findings.believed(), answer.members.definition_id)
-        && let Ok(started) = serde_json::from_str::<String>(id.get())
-        && models.started(believed, &started).await
-    {
-        findings.note_model_changed(());
-        tracing::warn!("the engine started a newer definition than the model that was asked for");
     }
 }
 

@@ -89,6 +89,8 @@ use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
+use crate::request_info::Findings;
+use crate::waiting::waiting;
 use reading::Reading;
 
 mod reading;
@@ -199,9 +201,10 @@ where
                 let Some((models, matched)) = self.rules.named_in_path(extensions.get()) else {
                     return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
                 };
+                let findings = extensions.get::<Findings>().cloned();
                 let mut inner = self.take_ready();
                 return InitiatorFuture::collecting(Box::pin(async move {
-                    models.protect_name_in_path(&matched).await?;
+                    waiting(findings.as_ref(), models.protect_name_in_path(&matched)).await?;
                     inner.call(request).await.map_err(Into::into)
                 }));
             }
@@ -283,7 +286,10 @@ where
     B::Error: Into<BoxError>,
 {
     let (mut head, body) = request.into_parts();
-    let (body, memory) = shared.bodies.read(&head.headers, body).await?;
+    let findings = head.extensions.get::<Findings>().cloned();
+    let findings = findings.as_ref();
+    let body = shared.bodies.read(&head.headers, body);
+    let (body, memory) = waiting(findings, body).await?;
     caller.identity.check_not_long_over()?;
     let models = match (&shared.models, head.extensions.get::<Matched>()) {
         (Some(models), Some(Matched::Operation(matched))) => Some((models, matched)),
@@ -291,7 +297,7 @@ where
     };
     // A model that is known need not be asked for: then one look at the body is enough.
     let kept = match models {
-        Some((models, matched)) => models.kept(matched).await,
+        Some((models, matched)) => waiting(findings, models.kept(matched)).await,
         None => None,
     };
     let reading = Arc::new(Reading {
@@ -299,7 +305,7 @@ where
         caller,
         shared: Arc::clone(&shared),
         known: models.map(|(models, _)| models.known()),
-        findings: head.extensions.get().cloned(),
+        findings: findings.cloned(),
         body,
         _memory: memory,
     });
@@ -307,7 +313,8 @@ where
     let mut applied = reading.read(names.unwrap_or_default()).await?;
     if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
-            Box::pin(models.protect_name_in_path(&matched)).await?;
+            let asking = Box::pin(models.protect_name_in_path(&matched));
+            waiting(findings, asking).await?;
         }
         let protected = match kept {
             Some(kept) if applied.seen.is_empty() => kept,
@@ -320,7 +327,7 @@ where
                     seen.extend(kept.names.iter().cloned());
                 }
                 let asking = Box::pin(models.protected(matched, definition.as_deref(), seen));
-                let protected = asking.await?;
+                let protected = waiting(findings, asking).await?;
                 if !protected.names.is_empty() {
                     applied.body = reading.read(protected.names.clone()).await?.body;
                 }

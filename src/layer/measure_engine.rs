@@ -1,7 +1,7 @@
 //! Measures how long the engine takes, and counts the long polls that wait there.
 //!
 //! Stands next to the engine, above deadline and retries: all tries of one request are one measurement, which ends with the head of
-//! the answer. A request that its client gave up is not measured.
+//! the answer. A request that its client gave up is not measured. The gateway's own time leaves out what is measured here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use tower::{Layer, Service};
 
 use crate::metrics::{LongPoll, Metrics};
 use crate::operation::Matched;
+use crate::request_info::Findings;
 
 /// Measures the service below it.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ where
         Measured {
             began: Instant::now(),
             metrics: self.metrics.clone(),
+            findings: request.extensions().get().cloned(),
             _long_poll: long_poll,
             inner: self.inner.call(request),
         }
@@ -79,9 +81,20 @@ pin_project! {
     pub struct Measured<F> {
         began: Instant,
         metrics: Metrics,
+        findings: Option<Findings>,
         _long_poll: Option<LongPoll>,
         #[pin]
         inner: F,
+    }
+
+    impl<F> PinnedDrop for Measured<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // Still here: somebody else answers in the engine's place, as to a long poll when the gateway ends.
+            if let Some(findings) = this.findings.take() {
+                findings.note_wait(this.began.elapsed());
+            }
+        }
     }
 }
 
@@ -91,7 +104,11 @@ impl<F: Future> Future for Measured<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(cx));
-        this.metrics.engine_took(this.began.elapsed());
+        let took = this.began.elapsed();
+        this.metrics.engine_took(took);
+        if let Some(findings) = this.findings.take() {
+            findings.note_wait(took);
+        }
         Poll::Ready(answer)
     }
 }

@@ -174,6 +174,7 @@ where
             .headers_mut()
             .insert(X_REQUEST_ID, report.info.id.clone());
         report.status = Some(answer.status());
+        report.gateway_took();
         Poll::Ready(Ok(answer.map(|body| {
             Guarded::new(body).on_end(move |ended| report.tell(ended))
         })))
@@ -191,6 +192,17 @@ struct Report {
 }
 
 impl Report {
+    /// Counts what was the gateway's own part of the time so far.
+    fn gateway_took(&self) {
+        if let Some(metrics) = &self.observers.metrics {
+            let so_far = self.info.received.elapsed();
+            // Waits at the same time may be more together than has passed; then its own part is not known.
+            if let Some(own) = so_far.checked_sub(self.findings.waited()) {
+                metrics.gateway_took(own);
+            }
+        }
+    }
+
     fn tell(self, ended: Ended) {
         let findings = &self.findings;
         let operation = findings.operation();
@@ -271,6 +283,12 @@ pub(super) fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::MeasureEngineLayer;
+    use crate::waiting::waiting;
+    use http_body_util::{BodyExt, Full};
+    use std::time::Duration;
+    use tokio::time::sleep;
+    use tower::ServiceExt;
 
     #[test]
     fn only_a_plain_request_id_is_kept() {
@@ -286,5 +304,35 @@ mod tests {
             assert_eq!(request_id(Some(&value)) == value, kept, "{given}");
         }
         assert_ne!(request_id(None), request_id(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gateways_own_time_leaves_out_what_it_waits_for() {
+        let metrics = Metrics::default();
+        // The gateway works for a second between a client's slow body and a slow engine.
+        let engine = MeasureEngineLayer::new(metrics.clone()).layer(tower::service_fn(
+            |_: Request<()>| async {
+                sleep(Duration::from_secs(30)).await;
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            },
+        ));
+        let gateway = tower::service_fn(move |request: Request<()>| {
+            let engine = engine.clone();
+            async move {
+                let findings = request.extensions().get::<Findings>().cloned();
+                waiting(findings.as_ref(), sleep(Duration::from_secs(200))).await;
+                sleep(Duration::from_secs(1)).await;
+                engine.oneshot(request).await
+            }
+        });
+        let service = ObserveLayer::with_metrics(metrics.clone()).layer(gateway);
+        let answer = service.oneshot(Request::new(())).await.unwrap();
+        assert!(answer.into_body().collect().await.is_ok());
+        let took: Vec<_> = metrics
+            .durations()
+            .into_iter()
+            .map(|(kind, histogram)| (kind, histogram.read().0))
+            .collect();
+        assert_eq!(took, [("whole", 231.0), ("engine", 30.0), ("gateway", 1.0)]);
     }
 }

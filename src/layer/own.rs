@@ -20,6 +20,7 @@ use crate::engine::EngineHealth;
 use crate::path::strip_prefix;
 use crate::problem::Problem;
 use crate::request_info::Findings;
+use crate::waiting::waiting;
 
 /// The paths that are never the engine's.
 pub const OWN_PATHS: [&str; 3] = ["/health", "/docs", "/openapi.json"];
@@ -156,7 +157,8 @@ where
             return Box::pin(async { Err(Problem::MethodNotAllowed("GET, HEAD".into())) });
         }
         let (engine, health) = (self.engine.clone(), self.health.clone());
-        Box::pin(async move { Ok(health.answer(engine).await) })
+        let findings = request.extensions().get::<Findings>().cloned();
+        Box::pin(async move { Ok(waiting(findings.as_ref(), health.answer(engine)).await) })
     }
 }
 

@@ -25,8 +25,10 @@ use tower::{Layer, Service};
 use super::checked::CheckedLater;
 use crate::identity::Identity;
 use crate::problem::Problem;
+use crate::request_info::Findings;
 use crate::token::verifier::Fetch;
 use crate::token::{BearerToken, VerifiedToken, Verifier};
+use crate::waiting::waiting;
 
 /// Applies [`VerifyToken`].
 ///
@@ -178,7 +180,8 @@ where
     S: Service<Request<B>>,
     S::Error: Into<Problem>,
 {
-    fetch.await;
+    let findings = request.extensions().get::<Findings>().cloned();
+    waiting(findings.as_ref(), fetch).await;
     match check(&verifier, request.headers()) {
         Ok(token) => {
             request.extensions_mut().insert(token);

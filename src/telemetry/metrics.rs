@@ -155,7 +155,7 @@ const FAMILIES: [Family; 30] = [
         "bpmgate_request_duration_seconds",
         MetricType::Histogram,
         "kind",
-        "How long requests took: the whole until the answer's end, and the engine until its answer's head",
+        "How long requests took: the whole until the answer's end, the engine until its answer's head, and the gateway's own part of the time until its answer's head",
         |scrape, encoder| {
             for (kind, histogram) in scrape.metrics.durations() {
                 let (sum, buckets) = histogram.read();

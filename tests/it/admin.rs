@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bpmgate::body::Body;
 use bpmgate::demo::engine::{Engine, Script};
@@ -11,7 +12,9 @@ use http::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{AUDIENCE, Client, Process, Protocol, alice, code, eventually, soon, whole};
+use crate::support::{
+    AUDIENCE, Client, Process, Protocol, Raw, alice, code, eventually, soon, whole,
+};
 
 /// A gateway with an admin listener, an engine and an issuer.
 struct Watched {
@@ -79,7 +82,7 @@ async fn ready(admin: SocketAddr) -> Value {
             if answer.status() == 200 {
                 return shape(&answer);
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await
@@ -148,7 +151,7 @@ async fn what_is_missing_for_readiness_is_named() {
 #[tokio::test]
 async fn the_engine_is_asked_once_for_health_and_readiness() {
     // However long this machine takes: far fewer questions than answers, and never more than one a second.
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let world = Watched::start().await;
     for _ in 0..20 {
         send(world.gateway.address, Method::GET, "/health").await;
@@ -309,6 +312,37 @@ async fn requests_are_counted_by_what_they_are_and_how_they_ended() {
 }
 
 #[tokio::test]
+async fn a_slow_engine_and_a_slow_client_are_not_the_gateways_own_time() {
+    const SLOW: Duration = Duration::from_millis(500);
+    let world = Watched::start().await;
+    ready(world.admin).await;
+    let start = "/engine-rest/process-definition/key/approval/start";
+    let delay = Script::Delay(SLOW, Box::new(Script::Echo));
+    world.engine.script(start, delay);
+    let mut client = Raw::connect(world.gateway.address).await;
+    let head = format!(
+        "POST {start} HTTP/1.1\r\nHost: gate\r\nAuthorization: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{{",
+        world.token
+    );
+    client.write(head).await;
+    // The slowness itself: the body's end is late.
+    tokio::time::sleep(SLOW).await;
+    assert_eq!(client.ask("}").await.status, 200);
+    let text = String::from_utf8(world.get("/metrics").await.body().to_vec()).unwrap();
+    let sum = |kind: &str| {
+        let series = format!(r#"bpmgate_request_duration_seconds_sum{{kind="{kind}"}}"#);
+        value(&text, &series).unwrap()
+    };
+    let slow = SLOW.as_secs_f64();
+    assert!(sum("engine") >= slow, "{text}");
+    assert!(sum("whole") >= 2.0 * slow, "{text}");
+    assert!(sum("gateway") > 0.0 && sum("gateway") < slow, "{text}");
+    let bucket = r#"bpmgate_request_duration_seconds_bucket{kind="gateway",le="5e-05"}"#;
+    assert!(text.contains(bucket), "{text}");
+}
+
+#[tokio::test]
 async fn a_long_poll_that_waits_and_a_client_that_goes_away_are_counted() {
     let world = Watched::start().await;
     ready(world.admin).await;
@@ -331,7 +365,7 @@ async fn a_long_poll_that_waits_and_a_client_that_goes_away_are_counted() {
                 if value(&text, series) == Some(want) {
                     return;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await;
