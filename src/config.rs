@@ -225,8 +225,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// Address and port of `/livez`, `/readyz`, `/metrics` and `/status`, another than `server.listen`; whoever reaches it needs no token. Port 0 takes a
-    /// free one; the log line `listening` names it. Empty: turned off.
+    /// Address and port of `/livez`, `/readyz`, `/metrics` and `/status`, another than `server.listen`; whoever reaches it needs no token, so one
+    /// that is not of this machine or a private network is warned of. Port 0 takes a free one; the log line `listening` names it. Empty: turned off.
     #[serde(with = "units::optional_socket_address")]
     #[schemars(with = "String")]
     pub listen: Option<SocketAddr>,

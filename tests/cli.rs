@@ -53,7 +53,8 @@ impl Run {
     }
 }
 
-const GOOD: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n[engine.credentials]\npassword = \"hunter2\"\n";
+const GOOD: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\nauthorized_parties = [\"https://app.example.com\"]\n[engine.credentials]\npassword = \"hunter2\"\n";
+const ISSUER: &str = "[[issuers]]\nissuer = \"https://id.example.com\"\naudience = [\"bpm\"]\n";
 const CLERK: (&str, &str) = (
     "CLERK_JWKS_URL",
     "https://clerk.example.com/.well-known/jwks.json",
@@ -71,7 +72,7 @@ fn check_prints_the_effective_configuration_with_secrets_masked() {
     );
     assert!(
         run.stdout
-            .contains("\npassword = \"***\"  # config.toml:5\n")
+            .contains("\npassword = \"***\"  # config.toml:6\n")
     );
     assert!(
         run.stdout
@@ -146,9 +147,9 @@ fn warnings_go_to_standard_error_and_are_no_failure() {
         run.stderr,
         "\
 warning: `telemetry.otlp_endpoint` is an http:// URL: what the spans say can be read and changed on the way
- --> config.toml:7:1
+ --> config.toml:8:1
   |
-7 | otlp_endpoint = \"http://collector:4318\"
+8 | otlp_endpoint = \"http://collector:4318\"
   | ^^^^^^^^^^^^^
   |
 hint: use https:// unless the network between is trusted
@@ -160,9 +161,10 @@ hint: use https:// unless the network between is trusted
 
 #[test]
 fn a_wrong_configuration_is_2_with_nothing_on_standard_output() {
-    let here = Here::with("config.toml", "[engine.time_outs]\nconnect = \"5s\"\n");
+    let text = format!("[engine.time_outs]\nconnect = \"5s\"\n{ISSUER}");
+    let here = Here::with("config.toml", &text);
     for arguments in [&["check"][..], &["serve"], &[]] {
-        let run = here.run(arguments, &[CLERK]);
+        let run = here.run(arguments, &[]);
         assert_eq!(run.code, Some(2), "{arguments:?}");
         assert_eq!(run.stdout, "", "{arguments:?}");
         assert_eq!(
@@ -261,7 +263,14 @@ fn schema_prints_a_json_schema_that_knows_every_table() {
 fn the_example_file_passes_check_as_it_is() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml.example");
     let run = Here::new().run(&["check", "--config", example], &[]);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(run.code, Some(0));
+    // It names no audience, as there is none that would be right.
+    let warned = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("warning"));
+    let audience = "warning: `issuers.0.audience` is empty: tokens that the issuer made for any other application are accepted too";
+    assert_eq!(warned.collect::<Vec<_>>(), [audience], "{}", run.stderr);
 }
 
 #[test]

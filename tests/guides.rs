@@ -165,7 +165,7 @@ fn every_configuration_in_the_guides_is_right() {
             let mut config = replaced(&block.text, &secrets);
             if !config.contains("[[issuers]]") {
                 config.push_str(
-                    "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n",
+                    "[[issuers]]\nissuer = \"https://id.example.com\"\naudience = [\"bpm\"]\n",
                 );
             }
             let here = directory.path().join("config.toml");

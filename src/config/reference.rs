@@ -17,9 +17,10 @@ const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration
 const MARK: &str = "<!-- Generated";
 
 #[test]
-fn the_example_loads_without_a_warning_and_holds_the_defaults() {
+fn the_example_loads_and_holds_the_defaults_whose_missing_audience_is_warned_of() {
     let loaded = load::parse("config.toml.example", EXAMPLE, []).unwrap();
-    assert_eq!(loaded.warnings, []);
+    let warned: Vec<_> = loaded.warnings.iter().map(super::Warning::key).collect();
+    assert_eq!(warned, ["issuers.0.audience"]);
     let issuer = Issuer {
         preset: Preset::Clerk,
         issuer: "https://clerk.example.com".parse().unwrap(),

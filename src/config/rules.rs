@@ -1,5 +1,6 @@
 //! What must hold beyond the type of a value: ranges, pairs, names that must differ.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::token::IssuerRules;
 pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     server(&config.server, &mut findings);
+    admin(config, &mut findings);
     engine(&config.engine, &mut findings);
     prefixes(config, &mut findings);
     issuers(config, is_set, &mut findings);
@@ -33,6 +35,7 @@ pub(super) fn findings(config: &Config, is_set: &dyn Fn(&str) -> bool) -> Vec<Fi
     rate_limits(&config.rate_limits, &mut findings);
     initiator(&config.initiator, &mut findings);
     access(&config.access, &mut findings);
+    roles_of_any_issuer(config, &mut findings);
     cors(&config.cors, &mut findings);
     telemetry(&config.telemetry, &mut findings);
     findings
@@ -112,6 +115,43 @@ fn server(server: &Server, findings: &mut Vec<Finding>) {
         if findings.len() == before {
             findings.extend(tls::server_config(tls).err().map(unusable));
         }
+    }
+}
+
+fn admin(config: &Config, findings: &mut Vec<Finding>) {
+    let Some(listen) = config.admin.listen else {
+        return;
+    };
+    let key = "admin.listen";
+    let public = config.server.listen;
+    let is_taken = covers(public.ip(), listen.ip()) || covers(listen.ip(), public.ip());
+    if listen.port() != 0 && listen.port() == public.port() && is_taken {
+        let expected = format!("another address or port than `server.listen` ({public})");
+        findings.push(Finding::expected(key, &listen.to_string(), expected));
+    } else if is_public(listen.ip()) {
+        let title = format!(
+            "`{key}` is {listen}: whoever reaches that needs no token to read the metrics and the configuration"
+        );
+        findings.push(Finding::warning(key, title).with_hint(
+            "listen on 127.0.0.1 or in a private network, or let a firewall or network policy admit the monitoring alone",
+        ));
+    }
+}
+
+/// Whether who listens on the one address has the other too; `[::]` has those of IPv4 as well.
+fn covers(one: IpAddr, other: IpAddr) -> bool {
+    match one {
+        IpAddr::V4(all) if all.is_unspecified() => other.is_ipv4(),
+        IpAddr::V6(all) if all.is_unspecified() => true,
+        IpAddr::V4(_) | IpAddr::V6(_) => one == other,
+    }
+}
+
+/// Whether others than those of this machine or of a private network may reach it.
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
+        IpAddr::V6(v6) => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
     }
 }
 
@@ -360,6 +400,19 @@ fn issuer(table: &str, issuer: &Issuer, findings: &mut Vec<Finding>) {
             Finding::said(&key("audience"), title)
                 .with_label("expected at least one")
                 .with_hint("set `audience` to the `aud` of the tokens meant for this gateway, such as [\"bpmgate\"]"),
+        );
+    }
+    if issuer.audience.is_empty()
+        && issuer.authorized_parties.is_empty()
+        && issuer.preset.allows_any_audience()
+    {
+        let title = format!(
+            "`{table}.audience` is empty: tokens that the issuer made for any other application are accepted too"
+        );
+        findings.push(
+            Finding::warning(&key("audience"), title).with_hint(
+                "set `audience`, or `authorized_parties` to the front ends that may call",
+            ),
         );
     }
     for (name, list) in [
@@ -675,6 +728,24 @@ fn when(table: &str, rule: &Rule) -> Option<Finding> {
         );
     }
     None
+}
+
+/// With several issuers a role may come from any of them.
+fn roles_of_any_issuer(config: &Config, findings: &mut Vec<Finding>) {
+    if config.issuers.len() < 2 {
+        return;
+    }
+    for (index, rule) in config.access.rules.iter().enumerate() {
+        if let (Some(role), None) = (&rule.when.role, &rule.when.issuer) {
+            let key = format!("access.rules.{index}.when");
+            let title = format!(
+                "`{key}` names the role {role:?} and no issuer: each of the issuers can give it"
+            );
+            findings.push(
+                Finding::warning(&key, title).with_hint("name the `issuer` whose role is meant"),
+            );
+        }
+    }
 }
 
 fn no_profile(key: &str, name: &str, access: &Access) -> Finding {

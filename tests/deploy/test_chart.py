@@ -217,8 +217,9 @@ class Chart(unittest.TestCase):
                     environment[secret] = str(folder / "engine-password")
                 code, effective, said = check_configuration(["--config", config], environment)
             self.assertEqual(code, 0, said)
-            # The network policy is what makes the way to the engine a trusted one.
-            self.assertEqual(said.count("warning"), said.count("`engine.url` is an http:// URL"), said)
+            # The network policy is what makes the way to the engine a trusted one, and the operator's port the monitoring's alone.
+            known = said.count("`engine.url` is an http:// URL") + said.count("`admin.listen` is 0.0.0.0:9000")
+            self.assertEqual(said.count("warning"), known, said)
             # The probes and the Service ask these.
             ports = {port["name"]: port["containerPort"] for port in rendered.container()["ports"]}
             self.assertIn(f'\nlisten = "0.0.0.0:{ports["http"]}"', effective)

@@ -9,7 +9,7 @@ async fn check_tells_version_product_account_and_authorizations() {
     let engine = Engine::shared().await;
     let directory = tempfile::tempdir().unwrap();
     let text = format!(
-        "admin.listen = \"\"\nengine.url = \"{}\"\n[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n",
+        "admin.listen = \"\"\nengine.url = \"{}\"\n[[issuers]]\nissuer = \"https://id.example.com\"\naudience = [\"bpm\"]\n",
         engine.url()
     );
     std::fs::write(directory.path().join("config.toml"), text).unwrap();

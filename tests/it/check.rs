@@ -58,7 +58,7 @@ impl Checked {
     }
 }
 
-const CLERK: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n";
+const CLERK: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\nauthorized_parties = [\"https://app.example.com\"]\n";
 
 #[tokio::test]
 async fn what_stands_open_by_configuration_is_warned_of() {
@@ -116,19 +116,19 @@ async fn engine(username: &str, password: &str) -> Engine {
 #[tokio::test]
 async fn an_issuer_whose_tokens_for_others_are_accepted_is_warned_of() {
     let issuer = Issuer::start().await.unwrap();
-    let name = issuer.url();
-    let title =
-        format!("{name} has no `audience`: its tokens for any other application are accepted too");
+    let title = "`issuers.0.audience` is empty: tokens that the issuer made for any other application are accepted too";
     for (more, warnings) in [
-        ("", &[title.as_str()][..]),
+        ("", &[title][..]),
         ("audience = [\"bpmgate\"]", &[]),
         ("authorized_parties = [\"https://app.example.com\"]", &[]),
     ] {
         let table = issuers(&issuer, &format!("preset = \"clerk\"\n{more}"));
         let table = table.replace("audience = [\"gate\"]\n", "");
-        let checked = Checked::of(&["--issuers"], "http://127.0.0.1:1", &table, "").await;
-        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
-        assert_eq!(checked.warnings(), warnings, "{more}");
+        for arguments in [&["--issuers"][..], &[]] {
+            let checked = Checked::of(arguments, "http://127.0.0.1:1", &table, "").await;
+            assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+            assert_eq!(checked.warnings(), warnings, "{arguments:?} {more}");
+        }
     }
 }
 

@@ -23,15 +23,6 @@ async fn keys(table: &config::Issuer) -> Result<(), Failure> {
     let name = table.issuer.as_str();
     let failed = |error: BoxError| Failure::Running(Box::new(Unusable(name.to_owned(), error)));
     print(&format_args!("\n# issuer {name}\n"))?;
-    // The loader asks for an audience where tokens commonly have one.
-    if table.audience.is_empty() && table.authorized_parties.is_empty() {
-        warn(
-            &format!(
-                "{name} has no `audience`: its tokens for any other application are accepted too"
-            ),
-            "set `audience`, or `authorized_parties` to the front ends that may call",
-        );
-    }
     let (issuer, source) = match table.rules_and_keys().map_err(failed)? {
         (_, ConfiguredKeys::Secret(keys)) => return list(&keys),
         (issuer, ConfiguredKeys::Fetched(source)) => (issuer, source),

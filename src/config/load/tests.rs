@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::{Algorithm, CredentialsMode, LogLevel, Preset};
 
-const ISSUER: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\n";
+const ISSUER: &str = "[[issuers]]\npreset = \"clerk\"\nissuer = \"https://clerk.example.com\"\nauthorized_parties = [\"https://app.example.com\"]\n";
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs
@@ -777,8 +777,94 @@ fn an_issuer_says_whose_tokens_and_which_keys() {
     ];
     for (lines, expected) in rows {
         let loaded = parse("config.toml", &format!("[[issuers]]\n{lines}\n"), []);
-        assert_eq!(said(&loaded), expected, "{lines}");
+        let mut said = said(&loaded);
+        said.retain(|said| *said != tokens_for_others("issuers.0"));
+        assert_eq!(said, expected, "{lines}");
     }
+}
+
+/// What is said of an issuer that needs no audience and has none.
+fn tokens_for_others(table: &str) -> String {
+    format!(
+        "warning: `{table}.audience` is empty: tokens that the issuer made for any other application are accepted too"
+    )
+}
+
+#[test]
+fn an_issuer_whose_tokens_for_others_are_accepted_is_warned_of() {
+    let warned = [tokens_for_others("issuers.0")];
+    for (more, expected) in [
+        ("", &warned[..]),
+        ("audience = [\"bpmgate\"]", &[]),
+        ("authorized_parties = [\"https://app.example.com\"]", &[]),
+    ] {
+        let text = format!("[[issuers]]\npreset = \"clerk\"\nissuer = \"https://a.b\"\n{more}");
+        assert_eq!(said(&parse("config.toml", &text, [])), expected, "{more}");
+    }
+}
+
+#[test]
+fn a_role_that_each_of_several_issuers_can_give_is_warned_of() {
+    let rule = |issuer: &str| {
+        format!(
+            "access.rules = [{{ when = {{ role = \"boss\"{issuer} }}, profile = \"admin\" }}]\n"
+        )
+    };
+    let other = ISSUER.replace("clerk.", "other.");
+    let two = format!("{ISSUER}{other}");
+    let warned = "warning: `access.rules.0.when` names the role \"boss\" and no issuer: each of the issuers can give it";
+    for (rule, issuers, expected) in [
+        (rule(""), ISSUER, &[][..]),
+        (rule(""), &two, &[warned]),
+        (rule(", issuer = \"https://other.example.com\""), &two, &[]),
+    ] {
+        let text = format!("shared_ids = true\n{rule}{issuers}");
+        assert_eq!(said(&parse("config.toml", &text, [])), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_operators_address_is_another_one_and_not_for_everybody() {
+    let taken = |listen: &str| vec![format!("error: `admin.listen` is \"{listen}\"")];
+    let open = |listen: &str| {
+        vec![format!(
+            "warning: `admin.listen` is {listen}: whoever reaches that needs no token to read the metrics and the configuration"
+        )]
+    };
+    for (public, listen, expected) in [
+        ("127.0.0.1:9000", "127.0.0.1:9000", taken("127.0.0.1:9000")),
+        ("0.0.0.0:9000", "127.0.0.1:9000", taken("127.0.0.1:9000")),
+        ("127.0.0.1:9000", "0.0.0.0:9000", taken("0.0.0.0:9000")),
+        ("[::]:9000", "127.0.0.1:9000", taken("127.0.0.1:9000")),
+        ("0.0.0.0:9000", "[::1]:9000", vec![]),
+        ("127.0.0.1:9000", "127.0.0.2:9000", vec![]),
+        ("127.0.0.1:9000", "127.0.0.1:9001", vec![]),
+        ("127.0.0.1:0", "127.0.0.1:0", vec![]),
+        ("0.0.0.0:8000", "10.1.2.3:9000", vec![]),
+        ("0.0.0.0:8000", "192.168.0.1:9000", vec![]),
+        ("0.0.0.0:8000", "[fd00::1]:9000", vec![]),
+        ("0.0.0.0:8000", "[::ffff:10.0.0.1]:9000", vec![]),
+        ("0.0.0.0:8000", "0.0.0.0:9000", open("0.0.0.0:9000")),
+        ("0.0.0.0:8000", "[::]:9000", open("[::]:9000")),
+        ("0.0.0.0:8000", "203.0.113.7:9000", open("203.0.113.7:9000")),
+        (
+            "0.0.0.0:8000",
+            "[2001:db8::1]:9000",
+            open("[2001:db8::1]:9000"),
+        ),
+    ] {
+        let text = format!("server.listen = {public:?}\nadmin.listen = {listen:?}\n");
+        assert_eq!(said(&with_issuer(&text, &[])), expected, "{text}");
+    }
+    let text = "server.listen = \"127.0.0.1:9000\"\n";
+    assert_eq!(
+        said(&with_issuer(text, &[])),
+        [
+            "error: `admin.listen` is \"127.0.0.1:9000\", expected another address or port than `server.listen` (127.0.0.1:9000)"
+        ],
+    );
+    let text = "server.listen = \"127.0.0.1:9000\"\nadmin.listen = \"\"\n";
+    assert_eq!(said(&with_issuer(text, &[])), [""; 0]);
 }
 
 #[test]
@@ -1058,7 +1144,8 @@ fn the_old_variables_alone_are_enough() {
         "https://clerk.example.com/.well-known/jwks.json",
     )];
     let loaded = parse("", "", variables(&clerk_alone)).unwrap();
-    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(loaded.warnings[0].key(), "issuers.0.audience");
     assert_eq!(loaded.config.issuers[0].audience, [""; 0]);
 }
 
