@@ -335,7 +335,8 @@ pub struct Timeouts {
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub connect: Duration,
-    /// Until the headers of the answer; a long poll gets its own `asyncResponseTimeout` on top. More is 504. Not zero.
+    /// Until the headers of the answer, from when the engine has all of the request's body; a long poll gets its own `asyncResponseTimeout` on top
+    /// (30 minutes, the engine's most, where that cannot be read or the body is over 16 KiB). More is 504. Not zero.
     #[serde(with = "units::duration")]
     #[schemars(schema_with = "units::duration_schema")]
     pub response: Duration,

@@ -1,13 +1,13 @@
 //! The longest wait for the engine's answer: 504 `engine_timeout` when it is over.
 //!
 //! The clock runs until the answer's head is there, and stands still while the client is still sending
-//! its body: a large upload over a slow line is no slow engine. A long poll, which the engine may hold
-//! for 30 minutes (engine facts §9), gets that much more.
+//! its body: a large upload over a slow line is no slow engine. A long poll gets what its body asks the engine
+//! to wait (`asyncResponseTimeout`, engine facts §9) on top, at most 30 minutes.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ use crate::body::{Body, BoxError};
 use crate::operation::Matched;
 use crate::problem::Problem;
 use crate::request_info::Findings;
+use long_poll::Seen;
+
+mod long_poll;
 
 /// Ends requests that the engine does not answer in time.
 #[derive(Debug, Clone, Copy)]
@@ -73,11 +76,6 @@ where
             request.extensions().get(),
             Some(Matched::Operation(found)) if found.operation.is_long_poll()
         );
-        let budget = if long_poll {
-            self.response + LONGEST_POLL
-        } else {
-            self.response
-        };
         let mut progress = None;
         let request = if request.body().is_end_stream() {
             request
@@ -88,13 +86,14 @@ where
                 Body::stream(Tracked {
                     inner,
                     progress: shared,
+                    long_poll: long_poll.then(Seen::nothing),
                     _findings: findings,
                 })
             })
         };
         DeadlineFuture {
-            timer: sleep(budget),
-            budget,
+            timer: sleep(self.response),
+            budget: self.response,
             progress,
             inner: self.inner.call(request),
         }
@@ -108,6 +107,28 @@ struct Progress {
     frames: AtomicU64,
     /// Whether the next frame has yet to come from the client.
     client_is_late: AtomicBool,
+    /// Once the engine's connection has all of it.
+    sent: OnceLock<Sent>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    at: Instant,
+    /// What the engine may take beyond the budget.
+    more: Duration,
+}
+
+impl Progress {
+    /// When the time is over, as far as that can be said now; `None` where it is.
+    fn next_look(&self, budget: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        if let Some(sent) = self.sent.get() {
+            return Some(sent.at + budget + sent.more).filter(|end| *end > now);
+        }
+        let moved = self.frames.swap(0, Ordering::Relaxed) > 0
+            || self.client_is_late.load(Ordering::Relaxed);
+        moved.then(|| now + budget)
+    }
 }
 
 pin_project! {
@@ -137,14 +158,11 @@ where
         }
         loop {
             ready!(this.timer.as_mut().poll(cx));
-            let moved = this.progress.as_ref().is_some_and(|progress| {
-                progress.frames.swap(0, Ordering::Relaxed) > 0
-                    || progress.client_is_late.load(Ordering::Relaxed)
-            });
-            if !moved {
-                return Poll::Ready(Err(Problem::EngineTimeout));
+            let progress = this.progress.as_ref();
+            match progress.and_then(|progress| progress.next_look(*this.budget)) {
+                Some(next) => this.timer.as_mut().reset(next),
+                None => return Poll::Ready(Err(Problem::EngineTimeout)),
             }
-            this.timer.as_mut().reset(Instant::now() + *this.budget);
         }
     }
 }
@@ -155,6 +173,8 @@ pin_project! {
         #[pin]
         inner: Body,
         progress: Arc<Progress>,
+        // What has passed of a long poll.
+        long_poll: Option<Seen>,
         // They hold the caller's place, which is taken as long as their body is still being sent, also where the
         // engine answered before.
         _findings: Option<Findings>,
@@ -169,12 +189,34 @@ impl HttpBody for Tracked {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
-        let frame = this.inner.poll_frame(cx);
+        let mut this = self.project();
+        let frame = this.inner.as_mut().poll_frame(cx);
         this.progress
             .client_is_late
             .store(frame.is_pending(), Ordering::Relaxed);
         this.progress.frames.fetch_add(1, Ordering::Relaxed);
+        if let (Some(seen), Poll::Ready(Some(Ok(frame)))) = (&mut *this.long_poll, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            seen.add(data);
+        }
+        // hyper asks for no more where the length was told.
+        let is_all = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => {
+                this.inner.is_end_stream() || this.inner.size_hint().upper() == Some(0)
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if is_all {
+            this.progress.sent.get_or_init(|| Sent {
+                at: Instant::now(),
+                more: this
+                    .long_poll
+                    .take()
+                    .map_or(Duration::ZERO, |seen| seen.wait()),
+            });
+        }
         frame
     }
 
@@ -186,9 +228,6 @@ impl HttpBody for Tracked {
         self.inner.size_hint()
     }
 }
-
-/// The engine refuses an `asyncResponseTimeout` over this.
-const LONGEST_POLL: Duration = Duration::from_mins(30);
 
 #[cfg(test)]
 mod tests {
@@ -239,12 +278,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_poll_may_take_its_30_minutes() {
-        let mut request = Request::new(Body::empty());
-        request
-            .extensions_mut()
-            .insert(Catalogue::builtin().find(&Method::POST, "/external-task/fetchAndLock"));
-        let (answer, _) = wait(request, Duration::from_mins(30)).await;
-        assert_eq!(answer, Ok(()));
+    async fn a_body_that_was_sent_at_once_gives_the_engine_no_more_time() {
+        let body = Body::from(Bytes::from_static(b"{}"));
+        let (answer, after) = wait(Request::new(body), Duration::from_secs(31)).await;
+        assert_eq!(answer, Err(Problem::EngineTimeout));
+        assert_eq!(after.as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_poll_may_take_what_it_asks_for_and_the_time_of_any_request() {
+        for (body, seconds) in [
+            (
+                r#"{"workerId":"w","asyncResponseTimeout":1800000}"#,
+                30 + 1800,
+            ),
+            (r#"{"workerId":"w","asyncResponseTimeout":1000}"#, 30 + 1),
+            (r#"{"workerId":"w","asyncResponseTimeout":0}"#, 30),
+            (r#"{"workerId":"w"}"#, 30),
+            ("no json", 30 + 1800),
+            ("", 30),
+        ] {
+            let poll = || {
+                let mut request = Request::new(Body::from(Bytes::from_static(body.as_bytes())));
+                let matched =
+                    Catalogue::builtin().find(&Method::POST, "/external-task/fetchAndLock");
+                request.extensions_mut().insert(matched);
+                request
+            };
+            let (answer, _) = wait(poll(), Duration::from_secs(seconds - 1)).await;
+            assert_eq!(answer, Ok(()), "{body}");
+            let (answer, after) = wait(poll(), Duration::from_secs(seconds + 1)).await;
+            assert_eq!(answer, Err(Problem::EngineTimeout), "{body}");
+            assert_eq!(after.as_secs(), seconds, "{body}");
+        }
     }
 }

@@ -29,6 +29,7 @@ mod initiator;
 mod limits;
 mod links;
 mod log;
+mod long_polls;
 mod models;
 mod nodes;
 mod problem;
