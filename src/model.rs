@@ -35,6 +35,7 @@ use tracing::{debug, warn};
 use crate::body::Body;
 use crate::operation::{Kind, Match};
 use crate::problem::Problem;
+use crate::request_info::RequestIds;
 
 mod bpmn;
 
@@ -54,7 +55,7 @@ pub struct ModelSettings {
 
 /// What is known of the engine's models; cheap to clone.
 #[derive(Clone)]
-pub struct Models(Arc<Shared>);
+pub struct Models(Arc<Shared>, RequestIds);
 
 struct Shared {
     engine: BoxCloneSyncService<Request<Body>, Response<Body>, Problem>,
@@ -171,11 +172,17 @@ impl Models {
             + 'static,
         E::Future: Send,
     {
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),
             root: root.trim_end_matches('/').to_owned(),
             memory,
-        }))
+        });
+        Self(shared, RequestIds::default())
+    }
+
+    /// The same, whose questions are told in the log as those of this request.
+    pub(crate) fn on_behalf_of(&self, request: RequestIds) -> Self {
+        Self(self.0.clone(), request)
     }
 
     /// What is known of all models now.
@@ -414,13 +421,15 @@ impl Models {
     /// GET of a path below the engine's root; `None` for 404.
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Asked> {
         let failed = |why: &dyn std::fmt::Display| {
-            debug!(%why, "the model cannot be had");
+            let (request_id, trace_id) = (self.1.request(), self.1.trace());
+            debug!(%why, request_id, trace_id, "the model cannot be had");
             Asked::Failed(Problem::ModelUnavailable)
         };
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = format!("{}{path}", self.0.root)
             .parse()
             .map_err(|error| failed(&error))?;
+        self.1.put_into(request.extensions_mut());
         let answer = self
             .0
             .engine

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 use tokio::time::Instant;
 
 use crate::identity::Identity;
@@ -68,6 +68,58 @@ struct Fields {
     process_key: OnceLock<String>,
     /// In nanoseconds.
     waited: AtomicU64,
+}
+
+/// What names a request in the lines of the log, for whoever has no request at hand any more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RequestIds {
+    info: Option<RequestInfo>,
+    findings: Option<Findings>,
+}
+
+impl RequestIds {
+    /// Those of a request with these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        Self {
+            info: extensions.get().cloned(),
+            findings: extensions.get().cloned(),
+        }
+    }
+
+    /// The same where lines of the level `debug` are written; else nothing, at no cost.
+    pub(crate) fn at_debug(extensions: &Extensions) -> Self {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            Self::of(extensions)
+        } else {
+            Self::default()
+        }
+    }
+
+    /// Gives them to a request that is made for that one.
+    pub(crate) fn put_into(&self, extensions: &mut Extensions) {
+        if let Some(info) = &self.info {
+            extensions.insert(info.clone());
+        }
+        if let Some(findings) = &self.findings {
+            extensions.insert(findings.clone());
+        }
+    }
+
+    /// The request's id.
+    pub(crate) fn request(&self) -> Option<&str> {
+        self.info.as_ref().map(RequestInfo::id)
+    }
+
+    /// The id of its trace.
+    pub(crate) fn trace(&self) -> Option<&str> {
+        let found = self.findings.as_ref().and_then(Findings::trace_id);
+        found.map(TraceId::as_str)
+    }
+
+    /// What was found out about it.
+    pub(crate) fn findings(&self) -> Option<&Findings> {
+        self.findings.as_ref()
+    }
 }
 
 macro_rules! finding {

@@ -44,6 +44,7 @@ use super::health::OnNode;
 use super::nodes::{InFlight, Nodes, Open, Tried};
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
+use crate::request_info::RequestIds;
 use crate::worker;
 
 /// How the client connects and waits.
@@ -199,6 +200,7 @@ async fn exchange(
         });
     };
     let in_flight = pools.nodes.enter(node);
+    let ids = RequestIds::at_debug(request.extensions());
     if !request.headers().contains_key(HOST) {
         request.headers_mut().insert(HOST, pool.host.clone());
     }
@@ -231,7 +233,12 @@ async fn exchange(
                 Some(back) => return Err(pool.unsent(back, error.into_error().into())),
                 None => {
                     let source = error.into_error();
-                    debug!(error = %source, "exchange with the engine broke");
+                    debug!(
+                        error = %source,
+                        request_id = ids.request(),
+                        trace_id = ids.trace(),
+                        "exchange with the engine broke"
+                    );
                     // A body of ours that failed says why: too large, too slow.
                     let problem = problem_in(&source).unwrap_or_else(|| {
                         if source.is_parse() {
@@ -260,7 +267,13 @@ async fn exchange(
 
 impl Pool {
     fn unsent(&self, request: Request<Body>, source: BoxError) -> EngineError {
-        debug!(error = %source, "no connection to the engine");
+        let ids = RequestIds::at_debug(request.extensions());
+        debug!(
+            error = %source,
+            request_id = ids.request(),
+            trace_id = ids.trace(),
+            "no connection to the engine"
+        );
         self.nodes.failed(self.node);
         EngineError {
             problem: Problem::EngineUnreachable,

@@ -38,6 +38,7 @@ use crate::identity::Identity;
 use crate::operation::{Kind, Matched};
 use crate::problem::Problem;
 use crate::request_info::{Findings, RequestInfo};
+use crate::trace_context::TraceId;
 
 /// How much of an answer is looked at for the instances it names.
 pub const MAX_LOOKED_AT: usize = 64 * 1024;
@@ -330,6 +331,7 @@ impl Recording {
                 let record = self.record();
                 error!(
                     request_id = record.request_id,
+                    trace_id = self.findings.trace_id().map(TraceId::as_str),
                     issuer = record.issuer,
                     subject = record.subject,
                     operation = record.operation,

@@ -39,7 +39,7 @@ use crate::model::{Believed, Models};
 use crate::operation::{Matched, Response as Answer};
 use crate::path::strip_prefix;
 use crate::problem::Problem;
-use crate::request_info::{Findings, Peer, RequestInfo};
+use crate::request_info::{Findings, Peer, RequestIds, RequestInfo};
 use crate::waiting::waiting;
 
 /// How long an answer with links is waited for, once it has begun.
@@ -178,7 +178,7 @@ where
         let reader = Reader {
             links,
             models: self.models.clone(),
-            findings: request.extensions().get().cloned(),
+            ids: RequestIds::of(request.extensions()),
         };
         let answer = self.inner.call(request);
         let future = Box::pin(async move {
@@ -319,7 +319,7 @@ impl Links {
 struct Reader {
     links: Links,
     models: Option<Models>,
-    findings: Option<Findings>,
+    ids: RequestIds,
 }
 
 impl Reader {
@@ -334,7 +334,7 @@ impl Reader {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = timeout_at(deadline, body.frame());
-            let Ok(frame) = waiting(self.findings.as_ref(), frame).await else {
+            let Ok(frame) = waiting(self.ids.findings(), frame).await else {
                 // The engine takes its time: what is there is sent on, and what comes follows.
                 self.unseen().await;
                 let whole = Chained {
@@ -382,7 +382,10 @@ impl Reader {
 
     /// The models, and the definition whose model was asked for before a start.
     fn believing(&self) -> Option<(&Models, &Believed)> {
-        Some((self.models.as_ref()?, self.findings.as_ref()?.believed()?))
+        let believed = self.ids.findings().and_then(Findings::believed);
+        self.models
+            .as_ref()
+            .zip(believed.map(|believed| &**believed))
     }
 
     /// An answer that is not read may tell of another definition than was believed.
@@ -399,10 +402,12 @@ impl Reader {
             && let Ok(started) = serde_json::from_str::<String>(id.get())
             && models.started(believed, &started).await
         {
-            if let Some(findings) = &self.findings {
+            if let Some(findings) = self.ids.findings() {
                 findings.note_model_changed(());
             }
             tracing::warn!(
+                request_id = self.ids.request(),
+                trace_id = self.ids.trace(),
                 "the engine started a newer definition than the model that was asked for"
             );
         }

@@ -8,7 +8,7 @@ use http::Request;
 
 use super::checked::{Check, CheckLayer};
 use crate::problem::Problem;
-use crate::request_info::Findings;
+use crate::request_info::{Findings, RequestIds};
 use crate::token::VerifiedToken;
 
 /// Applies [`ExtractIdentity`].
@@ -60,7 +60,14 @@ impl Check for ExtractIdentity {
                 "ExtractIdentityLayer needs VerifyTokenLayer outside of it",
             ))?;
         let identity = token.identity().map_err(|error| {
-            tracing::debug!(issuer = token.issuer().as_str(), %error, "token refused");
+            let ids = RequestIds::at_debug(request.extensions());
+            tracing::debug!(
+                issuer = token.issuer().as_str(),
+                %error,
+                request_id = ids.request(),
+                trace_id = ids.trace(),
+                "token refused"
+            );
             Problem::from(error)
         })?;
         if let Some(findings) = request.extensions().get::<Findings>() {

@@ -89,7 +89,7 @@ use crate::metrics::Metrics;
 use crate::model::Models;
 use crate::operation::{BodyPath, Encoding, Match, Matched};
 use crate::problem::Problem;
-use crate::request_info::Findings;
+use crate::request_info::{Findings, RequestIds};
 use crate::waiting::waiting;
 use reading::Reading;
 
@@ -201,10 +201,11 @@ where
                 let Some((models, matched)) = self.rules.named_in_path(extensions.get()) else {
                     return InitiatorFuture::checked(Checked::passed(self.inner.call(request)));
                 };
-                let findings = extensions.get::<Findings>().cloned();
+                let ids = RequestIds::of(extensions);
+                let models = models.on_behalf_of(ids.clone());
                 let mut inner = self.take_ready();
                 return InitiatorFuture::collecting(Box::pin(async move {
-                    waiting(findings.as_ref(), models.protect_name_in_path(&matched)).await?;
+                    waiting(ids.findings(), models.protect_name_in_path(&matched)).await?;
                     inner.call(request).await.map_err(Into::into)
                 }));
             }
@@ -313,6 +314,7 @@ where
     let mut applied = reading.read(names.unwrap_or_default()).await?;
     if let Some((models, matched)) = models {
         if let Some((models, matched)) = shared.named_in_path(head.extensions.get()) {
+            let models = models.on_behalf_of(RequestIds::of(&head.extensions));
             let asking = Box::pin(models.protect_name_in_path(&matched));
             waiting(findings, asking).await?;
         }
@@ -326,6 +328,7 @@ where
                 if let Some(kept) = kept {
                     seen.extend(kept.names.iter().cloned());
                 }
+                let models = models.on_behalf_of(RequestIds::of(&head.extensions));
                 let asking = Box::pin(models.protected(matched, definition.as_deref(), seen));
                 let protected = waiting(findings, asking).await?;
                 if !protected.names.is_empty() {

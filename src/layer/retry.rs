@@ -25,6 +25,7 @@ use crate::engine::nodes::Tried;
 use crate::metrics::Metrics;
 use crate::operation::Matched;
 use crate::problem::Problem;
+use crate::request_info::RequestIds;
 use crate::worker;
 
 /// Repeats what may be repeated.
@@ -256,13 +257,15 @@ where
                 }
                 (None, _) => return Err(error.problem),
             };
+            let ids = RequestIds::at_debug(again.extensions());
+            let (request_id, trace_id) = (ids.request(), ids.trace());
             let metrics = rules.metrics.as_ref();
             let budget = rules.budget.as_ref();
             if budget.is_some_and(|budget| !budget.withdraw()) {
                 if let Some(metrics) = metrics {
                     metrics.withheld_retry();
                 }
-                debug!(attempt, "no try left in the budget");
+                debug!(attempt, request_id, trace_id, "no try left in the budget");
                 return Err(error.problem);
             }
             // Rather on another node.
@@ -270,7 +273,7 @@ where
             if let Some(metrics) = metrics {
                 metrics.retried();
             }
-            debug!(attempt, "trying the engine again");
+            debug!(attempt, request_id, trace_id, "trying the engine again");
             tokio::time::sleep(jittered(rules.backoff, attempt)).await;
             std::future::poll_fn(|cx| self.engine.poll_ready(cx)).await?;
             error = match self.engine.call(again).await {
@@ -299,6 +302,7 @@ struct Spare {
     method: Method,
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
+    ids: RequestIds,
 }
 
 impl Spare {
@@ -310,6 +314,7 @@ impl Spare {
             headers: headers
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
+            ids: RequestIds::at_debug(request.extensions()),
         }
     }
 
@@ -320,6 +325,7 @@ impl Spare {
         for (name, value) in &self.headers {
             request.headers_mut().append(name, value.clone());
         }
+        self.ids.put_into(request.extensions_mut());
         request
     }
 }

@@ -25,7 +25,7 @@ use tower::{Layer, Service};
 use super::checked::CheckedLater;
 use crate::identity::Identity;
 use crate::problem::Problem;
-use crate::request_info::Findings;
+use crate::request_info::{Findings, RequestIds};
 use crate::token::verifier::Fetch;
 use crate::token::{BearerToken, VerifiedToken, Verifier};
 use crate::waiting::waiting;
@@ -111,7 +111,7 @@ where
         extensions.remove::<VerifiedToken>();
         extensions.remove::<Identity>();
 
-        match check(&self.verifier, request.headers()) {
+        match check(&self.verifier, &request) {
             Ok(token) => {
                 request.extensions_mut().insert(token);
                 CheckedLater::passed(self.inner.call(request))
@@ -137,14 +137,20 @@ enum Refused {
 }
 
 /// Checks with what is known now.
-fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refused> {
+fn check<B>(verifier: &Verifier, request: &Request<B>) -> Result<VerifiedToken, Refused> {
     let now = SystemTime::now();
-    let token = || read_token(headers).map_err(Refused::Now);
+    let token = || read_token(request.headers()).map_err(Refused::Now);
     let refusal = match verifier.verify_now(token()?, now) {
         Ok(token) => return Ok(token),
         Err(refusal) => refusal,
     };
-    tracing::debug!(error = %refusal, "token refused");
+    let ids = RequestIds::at_debug(request.extensions());
+    tracing::debug!(
+        error = %refusal,
+        request_id = ids.request(),
+        trace_id = ids.trace(),
+        "token refused"
+    );
     if let Some(fetch) = refusal.fetch() {
         return Err(Refused::Until {
             fetch,
@@ -182,7 +188,7 @@ where
 {
     let findings = request.extensions().get::<Findings>().cloned();
     waiting(findings.as_ref(), fetch).await;
-    match check(&verifier, request.headers()) {
+    match check(&verifier, &request) {
         Ok(token) => {
             request.extensions_mut().insert(token);
             inner.call(request).await.map_err(Into::into)

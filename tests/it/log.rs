@@ -1,10 +1,10 @@
 //! What stands in the log of a running gateway, and what never does.
 
 use bpmgate::body::Body;
-use bpmgate::demo::engine::Engine;
+use bpmgate::demo::engine::{Engine, Script};
 use bpmgate::demo::issuer::Issuer;
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{AUDIENCE, Client, Process, Protocol, alice, eventually, whole};
@@ -263,3 +263,130 @@ async fn a_subject_cannot_forge_a_line() {
         }
     }
 }
+
+/// What is logged while requests come, and is of none of them.
+const OF_NO_REQUEST: [&str; 5] = [
+    "connection ended",
+    "connection lost",
+    "connection to the engine ended",
+    "issuer keys changed",
+    "silent connection closed",
+];
+
+#[tokio::test]
+async fn every_line_of_a_failing_request_names_it_and_its_trace() {
+    let engine = Engine::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let more = |attempts: &str| {
+        format!(
+            "telemetry.log_format = \"json\"\ntelemetry.log_level = \"debug\"\ninitiator.model_cache = \"0s\"\n\
+             [engine.retry]\nbackoff = \"1ms\"\n{attempts}\n"
+        )
+    };
+    let good = Process::start(&issuer, &engine.url(), &more("attempts = 2")).await;
+    let stingy = "attempts = 1\nbudget_percent = 0\nbudget_floor = 0";
+    let stingy = Process::start(&issuer, &engine.url(), &more(stingy)).await;
+    let gone = "http://127.0.0.1:1/engine-rest";
+    let gone = Process::start(&issuer, gone, &more("attempts = 1")).await;
+    let broken = "/engine-rest/task";
+    engine.script(broken, Script::CloseUnanswered);
+    let other = Script::status(
+        StatusCode::OK,
+        r#"{"links":[],"definitionId":"approval:9:x"}"#,
+    );
+    engine.script("/engine-rest/process-definition/key/approval/start", other);
+
+    let start = "/api/process-definition/key/approval/start";
+    let token = alice(&issuer);
+    let late = json!({"sub": "alice", "aud": AUDIENCE, "exp": 1});
+    let late = format!("Bearer {}", issuer.token(&late));
+    let nobody = format!(
+        "Bearer {}",
+        issuer.token(&json!({"sub": "", "aud": AUDIENCE}))
+    );
+    for (process, method, path, token, status, messages) in [
+        (
+            &good,
+            Method::GET,
+            "/api/task",
+            &token,
+            502,
+            &["exchange with the engine broke", "trying the engine again"][..],
+        ),
+        (
+            &good,
+            Method::POST,
+            start,
+            &token,
+            200,
+            &["the engine started a newer definition than the model that was asked for"],
+        ),
+        (
+            &good,
+            Method::GET,
+            "/api/task",
+            &late,
+            401,
+            &["token refused"],
+        ),
+        (
+            &good,
+            Method::GET,
+            "/api/task",
+            &nobody,
+            401,
+            &["token refused"],
+        ),
+        (
+            &stingy,
+            Method::GET,
+            "/api/task",
+            &token,
+            502,
+            &["no try left in the budget"],
+        ),
+        (
+            &gone,
+            Method::POST,
+            start,
+            &token,
+            502,
+            &["no connection to the engine", "the model cannot be had"],
+        ),
+        (
+            &gone,
+            Method::GET,
+            "/api/task/1",
+            &token,
+            502,
+            &["no connection to the engine", "trying the engine again"],
+        ),
+    ] {
+        let before = process.log.lock().unwrap().len();
+        let client = Client::connect(process.address, Protocol::Http1).await;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", token)
+            .header("x-request-id", "test-id")
+            .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"))
+            .body(Body::empty());
+        let answer = whole(client.send(request.unwrap()).await.unwrap());
+        assert_eq!(answer.await.unwrap().status(), status, "{path}");
+        let log = || process.log.lock().unwrap()[before..].to_owned();
+        eventually("the request's line", || log().contains("\"request\"")).await;
+        let log = log();
+        for message in messages {
+            assert!(log.contains(&format!("{message:?}")), "{message}\n{log}");
+        }
+        for line in log.lines() {
+            let shape: Value = serde_json::from_str(line).unwrap();
+            if !OF_NO_REQUEST.contains(&shape["message"].as_str().unwrap()) {
+                assert_eq!(shape["request_id"], "test-id", "{line}\n{log}");
+                assert_eq!(shape["trace_id"], TRACE, "{line}\n{log}");
+            }
+        }
+    }
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -531,6 +531,8 @@ async fn the_log_names_the_trace() {
                 "text" => (format!("trace_id=\"{TRACE}\""), "trace_id="),
                 _ => (format!("\"trace_id\":\"{TRACE}\""), "\"trace_id\":"),
             };
+            // The first waits for the issuer's keys, which is another line.
+            running.ask(1, None).await;
             running.ask(1, Some(SAMPLED)).await;
             eventually("its line", || running.lines_with(&text) == 1).await;
             // Of a problem, both its own line and that of the access log.
@@ -544,7 +546,7 @@ async fn the_log_names_the_trace() {
             assert_eq!(running.lines_with("a-problem"), 2, "{format}");
             let before = running.lines_with(begins);
             running.ask(1, Some("not a traceparent")).await;
-            eventually("its line", || running.lines_with("forwarded") == 2).await;
+            eventually("its line", || running.lines_with("forwarded") == 3).await;
             let named = running.lines_with(begins) - before;
             assert_eq!(named, usize::from(!traces.is_empty()), "{traces}{format}");
         }
