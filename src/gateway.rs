@@ -54,8 +54,8 @@ pub struct Resources {
     pub access_log: Option<AccessLog>,
     /// Who makes spans of requests, if anybody does.
     pub traces: Option<Traces>,
-    /// The engine's host and port, as spans name it.
-    pub engine_address: (String, u16),
+    /// Host and port of each of the engine's nodes, in their order, as spans name them.
+    pub engine_addresses: Vec<(String, u16)>,
     /// What clients call the gateway; without it the request says so.
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-*` are believed.
@@ -239,8 +239,7 @@ where
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         // the same, as a span that the engine can continue
         .layer(option_layer(r.traces.clone().map(|traces| {
-            let (host, port) = &r.engine_address;
-            TraceEngineLayer::new(traces, host, *port)
+            TraceEngineLayer::new(traces, &r.engine_addresses)
         })))
         .service(engine)
 }

@@ -45,7 +45,7 @@ pub fn gateway(
 ) -> impl Service<Ask, Response = StatusCode, Error = Infallible> + Clone + use<> {
     let resources = Resources {
         traces: None,
-        engine_address: ("127.0.0.1".to_owned(), 8080),
+        engine_addresses: vec![("127.0.0.1".to_owned(), 8080)],
         prefixes: prefixes(),
         engine_path: "/engine-rest".to_owned(),
         shown_engine_url: None,

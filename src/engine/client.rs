@@ -41,7 +41,7 @@ use tracing::debug;
 use super::EngineError;
 use super::connection::{EngineConnection, frame_now};
 use super::health::OnNode;
-use super::nodes::{InFlight, Nodes, Open, Tried};
+use super::nodes::{InFlight, Nodes, Open, SentTo, Tried};
 use crate::body::{Body, BoxError, Guarded, problem_in};
 use crate::problem::Problem;
 use crate::request_info::RequestIds;
@@ -182,7 +182,11 @@ impl Pools {
             return on.0;
         }
         let tried = extensions.get::<Tried>().copied();
-        self.nodes.choose(tried.unwrap_or_default())
+        let node = self.nodes.choose(tried.unwrap_or_default());
+        if let Some(sent_to) = extensions.get::<SentTo>() {
+            sent_to.note(node);
+        }
+        node
     }
 }
 

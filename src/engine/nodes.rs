@@ -124,6 +124,25 @@ impl Tried {
     }
 }
 
+/// The node that a request was sent to last; put into its extensions by who wants to be told.
+#[derive(Debug, Clone)]
+pub(crate) struct SentTo(Arc<AtomicUsize>);
+
+impl SentTo {
+    pub(crate) fn nobody() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+
+    pub(crate) fn note(&self, node: usize) {
+        self.0.store(node, Ordering::Relaxed);
+    }
+
+    /// Its place among the nodes.
+    pub(crate) fn node(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|node| *node != usize::MAX)
+    }
+}
+
 fn bit(node: usize) -> u64 {
     1 << node.min(MAX_NODES - 1)
 }

@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::body::Body;
 use crate::engine::EngineError;
-use crate::engine::nodes::Tried;
+use crate::engine::nodes::{SentTo, Tried};
 use crate::metrics::Metrics;
 use crate::operation::Matched;
 use crate::problem::Problem;
@@ -303,6 +303,7 @@ struct Spare {
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
     ids: RequestIds,
+    sent_to: Option<SentTo>,
 }
 
 impl Spare {
@@ -315,6 +316,7 @@ impl Spare {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             ids: RequestIds::at_debug(request.extensions()),
+            sent_to: request.extensions().get().cloned(),
         }
     }
 
@@ -326,6 +328,9 @@ impl Spare {
             request.headers_mut().append(name, value.clone());
         }
         self.ids.put_into(request.extensions_mut());
+        if let Some(sent_to) = &self.sent_to {
+            request.extensions_mut().insert(sent_to.clone());
+        }
         request
     }
 }

@@ -1,7 +1,7 @@
 //! A span for what the engine takes of a request, which the engine can continue.
 //!
 //! The engine gets this span as `traceparent`, also where it is not sampled; `tracestate` and `baggage` pass as they came. The span is around
-//! all tries, and ends with the head of the answer. Attributes are those of OpenTelemetry's conventions for HTTP clients but `url.full`:
+//! all tries, and ends with the head of the answer; of several nodes it names the last that was tried. Attributes are those of OpenTelemetry's conventions for HTTP clients but `url.full`:
 //! paths hold ids.
 //!
 //! Stands next to the engine, and does nothing where [`TraceLayer`](crate::layer::TraceLayer) does not stand above.
@@ -18,6 +18,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::observe::method_label;
+use crate::engine::nodes::SentTo;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 use crate::trace_context::TRACEPARENT;
@@ -27,18 +28,20 @@ use crate::traces::{self, ABORTED, Traces, set};
 #[derive(Debug, Clone)]
 pub struct TraceEngineLayer {
     traces: Traces,
-    host: Arc<str>,
-    port: u16,
+    /// In the nodes' order.
+    addresses: Arc<[(Arc<str>, u16)]>,
 }
 
 impl TraceEngineLayer {
-    /// The engine is at this host and port.
+    /// The engine's nodes are at these hosts and ports.
     #[must_use]
-    pub fn new(traces: Traces, host: &str, port: u16) -> Self {
+    pub fn new(traces: Traces, addresses: &[(String, u16)]) -> Self {
+        let addresses = addresses.iter();
         Self {
             traces,
-            host: host.into(),
-            port,
+            addresses: addresses
+                .map(|(host, port)| (Arc::from(host.as_str()), *port))
+                .collect(),
         }
     }
 }
@@ -77,7 +80,7 @@ where
         let parent = request.extensions().get::<SpanContext>().cloned();
         let span = parent.and_then(|parent| self.layer.begin(&mut request, parent));
         TracedEngine {
-            span: span.map(|span| Box::new(EngineSpan(span))),
+            span: span.map(Box::new),
             inner: self.inner.call(request),
         }
     }
@@ -85,7 +88,7 @@ where
 
 impl TraceEngineLayer {
     /// The span, where it is recorded; the engine hears of it in any case.
-    fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<Span> {
+    fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<EngineSpan> {
         let method = method_label(request.method());
         let mut span = self.traces.begin(method, SpanKind::Client, parent);
         let context = span.span_context();
@@ -96,8 +99,6 @@ impl TraceEngineLayer {
             return None;
         }
         set(&mut span, "http.request.method", method);
-        set(&mut span, "server.address", self.host.clone());
-        set(&mut span, "server.port", i64::from(self.port));
         if let Some(findings) = request.extensions().get::<Findings>() {
             let operation = findings.operation().copied();
             let template = operation.map(|row| row.path);
@@ -107,17 +108,38 @@ impl TraceEngineLayer {
             }
             traces::set_operation(&mut span, operation, findings);
         }
-        Some(span)
+        let sent_to = (self.addresses.len() > 1).then(SentTo::nobody);
+        if let Some(sent_to) = &sent_to {
+            request.extensions_mut().insert(sent_to.clone());
+        }
+        Some(EngineSpan {
+            span,
+            addresses: self.addresses.clone(),
+            sent_to,
+        })
     }
 }
 
 /// A span that is recorded.
-struct EngineSpan(Span);
+struct EngineSpan {
+    span: Span,
+    addresses: Arc<[(Arc<str>, u16)]>,
+    /// Where there are several nodes.
+    sent_to: Option<SentTo>,
+}
 
 impl EngineSpan {
     fn end(mut self, status: Option<StatusCode>, code: Option<&'static str>) {
-        traces::set_outcome(&mut self.0, status, CLIENT_ERROR, code);
-        self.0.end();
+        let node = match &self.sent_to {
+            Some(sent_to) => sent_to.node(),
+            None => Some(0),
+        };
+        if let Some((host, port)) = node.and_then(|node| self.addresses.get(node)) {
+            set(&mut self.span, "server.address", host.clone());
+            set(&mut self.span, "server.port", i64::from(*port));
+        }
+        traces::set_outcome(&mut self.span, status, CLIENT_ERROR, code);
+        self.span.end();
     }
 }
 

@@ -99,7 +99,7 @@ impl Resources {
                 Some(kept) => kept.traces.clone(),
                 None => traces(config, &metrics)?,
             },
-            engine_address: (engine.url.host().to_owned(), engine.url.port()),
+            engine_addresses: engine_addresses(engine),
             metrics,
             access_log: kept.and_then(|kept| kept.access_log.clone()),
             nodes,
@@ -215,6 +215,16 @@ impl Nodes {
             Self::from_config(config)
         }
     }
+}
+
+/// Host and port of each node.
+fn engine_addresses(engine: &config::Engine) -> Vec<(String, u16)> {
+    let nodes = match &engine.nodes[..] {
+        [] => std::slice::from_ref(&engine.url),
+        nodes => nodes,
+    };
+    let address = |node: &config::HttpUrl| (node.host().to_owned(), node.port());
+    nodes.iter().map(address).collect()
 }
 
 /// Whether requests go to the same nodes.

@@ -575,3 +575,48 @@ async fn without_a_collector_the_context_passes_as_it_came() {
     let headers = world.engine.requests().pop().unwrap().headers;
     assert_eq!(value(&headers, "traceparent"), None);
 }
+
+#[tokio::test]
+async fn the_engines_span_names_the_node_that_answered() {
+    let collector = Collector::start(Mood::Takes).await;
+    let broken = Engine::start().await.unwrap();
+    broken.script("/engine-rest/", Script::CloseUnanswered);
+    let other = Engine::start().await.unwrap();
+    let nodes = [&broken, &other].map(|node| format!("http://{}", node.address()));
+    let world = World::with(|config| {
+        let own = config.engine.url.to_string();
+        let own = own.strip_suffix("/engine-rest").unwrap().to_owned();
+        let nodes = nodes.into_iter().chain([own]);
+        config.engine.nodes = nodes.map(|node| node.parse().unwrap()).collect();
+        // Else the broken one would be asked no more.
+        config.engine.breaker.failures = 0;
+        sent_to(&collector)(config);
+    })
+    .await;
+    for _ in 0..6 {
+        let request = world.request(Method::GET, "/api/task");
+        let request = request.header("traceparent", SAMPLED).body(Body::empty());
+        assert_eq!(world.send(request.unwrap()).await.status(), 200);
+    }
+    assert!(broken.requests_to("/engine-rest/task") > 0);
+    let spans = collector.exactly(12).await;
+    let spans = spans
+        .iter()
+        .filter(|span| span.kind == SpanKind::Client as i32);
+    let mut answered = [0, 0];
+    for span in spans {
+        let traceparent = format!("00-{TRACE}-{}-01", hex(&span.span_id));
+        let at = [&world.engine, &other].map(|engine| {
+            let requests = engine.requests();
+            let mut seen = requests
+                .iter()
+                .map(|request| value(&request.headers, "traceparent"));
+            seen.any(|seen| seen == Some(&*traceparent))
+        });
+        let node = at.iter().position(|seen| *seen).expect("one of them");
+        answered[node] += 1;
+        let port = [&world.engine, &other][node].address().port().to_string();
+        assert_eq!(attributes(&span.attributes)["server.port"], port);
+    }
+    assert!(answered.iter().all(|count| *count > 0), "{answered:?}");
+}
