@@ -31,7 +31,7 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
     let logging = telemetry::start(&loaded.config.telemetry);
     runtime()?.block_on(async {
         let config = &loaded.config;
-        raise_open_files(config.server.limits.connections);
+        raise_open_files(&config.server.limits);
         let server = bind(config.server.listen).await?;
         let address = server.address();
         let admin_server = match config.admin.listen {
@@ -132,12 +132,18 @@ const LAST_SPANS: Duration = Duration::from_secs(5);
 
 /// Each connection is an open file, and many systems give a process 1024 of them unless it asks for more: idle clients would
 /// have them all.
-fn raise_open_files(connections: usize) {
+fn raise_open_files(limits: &config::Limits) {
+    // Each request and each long poll may have a connection to the engine as well.
+    let may_be_open = limits
+        .connections
+        .saturating_add(limits.requests_in_flight)
+        .saturating_add(limits.long_polls);
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(most) if most > u64::try_from(connections).unwrap_or(u64::MAX) => {}
+        Ok(most) if most > u64::try_from(may_be_open).unwrap_or(u64::MAX) => {}
         Ok(most) => warn!(
             most,
-            connections, "fewer open files are allowed than `server.limits.connections`"
+            may_be_open,
+            "fewer open files are allowed than connections of clients and to the engine by `server.limits`"
         ),
         Err(error) => warn!(%error, "the limit of open files cannot be raised"),
     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -590,6 +590,42 @@ async fn the_gateway_takes_as_many_open_files_as_it_may_have() {
         numbers[..2] == ["900", "900"]
     })
     .await;
+}
+
+#[tokio::test]
+async fn too_few_open_files_for_clients_and_engine_together_are_warned_of() {
+    for (connections, in_flight, long_polls, is_warned) in [
+        ("400", "300", "199", false),
+        ("400", "300", "200", true),
+        ("899", "1", "1", true),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let command = "ulimit -n 900 && exec \"$0\" serve";
+        let mut gateway = tokio::process::Command::new("sh")
+            .args(["-c", command, env!("CARGO_BIN_EXE_bpmgate")])
+            .env_clear()
+            .env("BPMGATE__SERVER__LISTEN", "127.0.0.1:0")
+            .env("BPMGATE__ADMIN__LISTEN", "")
+            .env("BPMGATE__SERVER__LIMITS__CONNECTIONS", connections)
+            .env("BPMGATE__SERVER__LIMITS__REQUESTS_IN_FLIGHT", in_flight)
+            .env("BPMGATE__SERVER__LIMITS__LONG_POLLS", long_polls)
+            .env("CLERK_JWKS_URL", "http://127.0.0.1:9/.well-known/jwks.json")
+            .current_dir(directory.path())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(gateway.stderr.take().unwrap()).lines();
+        let mut warned = false;
+        loop {
+            let line = soon("a line", lines.next_line()).await.unwrap().unwrap();
+            warned |= line.contains("fewer open files are allowed");
+            if line.contains("listening") {
+                break;
+            }
+        }
+        assert_eq!(warned, is_warned, "{connections} {in_flight} {long_polls}");
+    }
 }
 
 /// Bad tokens, each of a signature of its own, as fast as they go; what came of them is counted by status.
