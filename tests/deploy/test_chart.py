@@ -31,6 +31,7 @@ EVERYTHING = {
         "clients": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
         "monitoring": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
         "issuerPorts": [443, 8443],
+        "collector": {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}], "port": 4319},
     },
     "autoscaling": {"enabled": True},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -145,15 +146,19 @@ class Chart(unittest.TestCase):
             also = values.get("networkPolicy", {}).get("engine", {}).get("alsoFrom", [])
             self.assertEqual([each["from"] for each in more], [also] if also else [])
 
-    def test_the_gateway_reaches_the_engine_names_and_issuers_alone(self):
+    def test_the_gateway_reaches_the_engine_names_issuers_and_the_collector_alone(self):
         rendered = Rendered(EVERYTHING)
         policy = rendered.one("NetworkPolicy")["spec"]
         self.assertTrue(selects(policy["podSelector"], rendered.pod()["metadata"]["labels"]))
         self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
-        engine, outside = policy["egress"]
+        engine, outside, collector = policy["egress"]
         self.assertTrue(selects(engine["to"][0]["podSelector"], {"app": "operaton", "tier": "bpm"}))
         self.assertEqual([each["port"] for each in engine["ports"]], [9090])
         self.assertEqual([each["port"] for each in outside["ports"]], [53, 53, 443, 8443])
+        self.assertEqual(collector["to"], EVERYTHING["networkPolicy"]["collector"]["to"])
+        self.assertEqual([each["port"] for each in collector["ports"]], [4319])
+        # Without one there is no way to anywhere more.
+        self.assertEqual(len(Rendered(PASSWORD).one("NetworkPolicy")["spec"]["egress"]), 2)
 
     def test_the_operators_port_is_for_the_monitoring_alone(self):
         def admin_rules(rendered):
@@ -266,9 +271,32 @@ class Chart(unittest.TestCase):
         self.assertIn("kubeVersion", said)
 
     def test_there_is_time_to_stop(self):
-        pod, container = Rendered(PASSWORD).pod()["spec"], Rendered(PASSWORD).container()
-        grace = 30  # server.shutdown_grace
-        self.assertGreater(pod["terminationGracePeriodSeconds"], container["lifecycle"]["preStop"]["sleep"]["seconds"] + grace)
+        issuer = '[[issuers]]\nissuer = "https://i.example"\naudience = ["a"]\n'
+        longer = '[server]\nshutdown_delay = "10s" # shutdown_delay = "9h"\nshutdown_grace = "2m"\n' + issuer
+        inline = "server = { shutdown_grace = '45s', shutdown_delay = '500ms' }\n" + issuer
+        for values, seconds in (
+            (PASSWORD, 30),
+            ({**PASSWORD, "config": longer, "terminationGracePeriodSeconds": 136}, 130),
+            ({**PASSWORD, "config": inline, "terminationGracePeriodSeconds": 51}, 45.5),
+        ):
+            rendered = Rendered(values)
+            # What the gateway itself understands of it.
+            with tempfile.TemporaryDirectory() as folder:
+                config = pathlib.Path(folder) / "config.toml"
+                config.write_text(rendered.one("ConfigMap")["data"]["config.toml"])
+                code, effective, said = check_configuration(["--config", config], {})
+            self.assertEqual(code, 0, said)
+            units = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
+            found = re.findall(r'^shutdown_(?:delay|grace) = "(\d+)(\w*)"', effective, re.MULTILINE)
+            self.assertEqual(len(found), 2, effective)
+            self.assertEqual(sum(int(number) * units[unit] for number, unit in found), seconds)
+            pre_stop = rendered.container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+            self.assertGreater(rendered.pod()["spec"]["terminationGracePeriodSeconds"], pre_stop + seconds)
+            # A second less, and the chart refuses it.
+            tight = {**values, "terminationGracePeriodSeconds": int(pre_stop + seconds)}
+            code, _, said = helm(("template", "gate"), tight)
+            self.assertNotEqual(code, 0)
+            self.assertIn("terminationGracePeriodSeconds is", said)
 
 
 if __name__ == "__main__":
