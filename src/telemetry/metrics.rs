@@ -116,7 +116,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 30] = [
+const FAMILIES: [Family; 31] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -415,10 +415,20 @@ const FAMILIES: [Family; 30] = [
         },
     ),
     family(
+        "process_start_time_seconds",
+        MetricType::Gauge,
+        "",
+        "When the process started, in Unix time; Linux only, as all of process",
+        |_, encoder| match process::start_time() {
+            Some(seconds) => encoder.encode_gauge(&seconds),
+            None => Ok(()),
+        },
+    ),
+    family(
         "process_resident_memory_bytes",
         MetricType::Gauge,
         "",
-        "Memory of the process; Linux only, as all of process",
+        "Memory of the process",
         |_, encoder| match process::resident_bytes() {
             Some(bytes) => encoder.encode_gauge(&bytes),
             None => Ok(()),
@@ -524,15 +534,26 @@ mod process {
     }
 
     pub(super) fn cpu_seconds() -> Option<f64> {
-        /// `USER_HZ`, which is the same on every Linux of today.
-        const TICKS: f64 = 100.0;
+        Some((ticks(14)? + ticks(15)?) / TICKS)
+    }
+
+    pub(super) fn start_time() -> Option<f64> {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        let booted = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+        let booted: f64 = booted.trim().parse().ok()?;
+        Some(booted + ticks(22)? / TICKS)
+    }
+
+    /// `USER_HZ`, which is the same on every Linux of today.
+    const TICKS: f64 = 100.0;
+
+    /// A field of `/proc/self/stat`, by its number in proc(5), from 3 on.
+    fn ticks(field: usize) -> Option<f64> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name in parentheses may hold anything.
+        // The name in parentheses, the second, may hold anything.
         let (_, fields) = stat.rsplit_once(')')?;
-        let mut fields = fields.split_whitespace().skip(11);
-        let user: f64 = fields.next()?.parse().ok()?;
-        let system: f64 = fields.next()?.parse().ok()?;
-        Some((user + system) / TICKS)
+        let place = field.checked_sub(3)?;
+        fields.split_whitespace().nth(place)?.parse().ok()
     }
 
     fn status(name: &str) -> Option<u64> {
@@ -644,5 +665,9 @@ mod tests {
         assert!(process::max_fds().unwrap() > 2);
         assert!(process::threads().unwrap() > 0);
         assert!(process::cpu_seconds().unwrap() >= 0.0);
+        let now = UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        let age = now - process::start_time().unwrap();
+        // The kernel's clock and ours may differ a little.
+        assert!((-10.0..86_400.0).contains(&age), "{age}");
     }
 }

@@ -1,13 +1,19 @@
-"""The alert rules: Prometheus takes them, and each fires where it must and is quiet where it must not.
+"""The alert rules: Prometheus takes them, and each fires where it must and is quiet where it must not. And the metrics are well formed.
 
-That they name metrics which are there is what tests/deploy.rs says.
+That the rules name metrics which are there is what tests/deploy.rs says.
 """
 
+import contextlib
+import http.client
+import json
+import pathlib
+import subprocess
+import tempfile
 import unittest
 
 import yaml
 
-from tools import ROOT, run, tool
+from tools import BPMGATE, ROOT, run, tool
 
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 TESTS = ROOT / "tests" / "deploy" / "alerts_test.yaml"
@@ -35,6 +41,54 @@ class Alerts(unittest.TestCase):
                 self.assertIn(rule["labels"]["severity"], ("critical", "warning"), rule)
                 file, _, anchor = rule["annotations"]["runbook"].partition("#")
                 self.assertIn(f"\n## {anchor.capitalize()}\n", (ROOT / file).read_text(), rule)
+
+
+CONFIG = """
+engine.url = "http://127.0.0.1:1/engine-rest"
+engine.retry.attempts = 1
+server.listen = "127.0.0.1:0"
+admin.listen = "127.0.0.1:0"
+telemetry.log_format = "json"
+[[issuers]]
+issuer = "http://127.0.0.1:1"
+audience = ["a"]
+[[rate_limits]]
+name = "addresses"
+by = "client"
+requests = 1
+per = "1h"
+"""
+
+
+def get(address, path):
+    """Status and text of an answer."""
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+class Metrics(unittest.TestCase):
+    def test_promtool_finds_nothing_wrong_with_what_a_gateway_shows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            config = pathlib.Path(folder) / "config.toml"
+            config.write_text(CONFIG)
+            # What is no JSON are warnings of the configuration.
+            gateway = subprocess.Popen([BPMGATE, "serve", "--config", config], stderr=subprocess.PIPE, text=True, env={})
+            self.addCleanup(gateway.stderr.close)
+            self.addCleanup(gateway.wait)
+            self.addCleanup(gateway.kill)
+            lines = (json.loads(line) for line in gateway.stderr if line.startswith("{"))
+            listening = next(line for line in lines if line["message"] == "listening")
+            for path, status in (("/health", 200), ("/api/task", 401), ("/api/task", 429), ("/nowhere", 404)):
+                self.assertEqual(get(listening["address"], path)[0], status)
+            status, text = get(listening["admin"], "/metrics")
+        self.assertEqual(status, 200)
+        code, said, errors = run(tool("promtool"), "check", "metrics", input=text)
+        self.assertEqual((code, said + errors), (0, ""))
+        # It would have found something.
+        code, _, _ = run(tool("promtool"), "check", "metrics", input=text + "bpmgate_other 1\n")
+        self.assertNotEqual(code, 0)
 
 
 if __name__ == "__main__":
