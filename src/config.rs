@@ -253,7 +253,7 @@ pub struct Engine {
     pub preserve_host: bool,
     /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
     pub ca_file: PathBuf,
-    /// PEM file of the certificate, with its chain, that the gateway shows to an `https://` engine. Empty: none. Read at the start.
+    /// PEM file of the certificate, with its chain, that the gateway shows to an `https://` engine. Empty: none. Read again on reload, and when the file changes; new connections have it.
     pub certificate_file: PathBuf,
     /// PEM file of that certificate's private key; one needs the other.
     pub private_key_file: PathBuf,
