@@ -1,12 +1,15 @@
 //! An engine behind TLS: trusted by its own authority, and by no other.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bpmgate::body::Body;
 use bpmgate::demo::engine::Engine;
 use bpmgate::demo::issuer::Issuer;
 use bpmgate::engine::{EngineClient, Nodes};
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -17,7 +20,9 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::https::Pair;
 use crate::problem::refused;
-use crate::support::{Client, Gateway, Protocol, alice, config, whole};
+use crate::support::{
+    AUDIENCE, Client, Gateway, Process, Protocol, World, alice, config, eventually, whole,
+};
 
 /// An authority with a certificate of its own.
 pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -181,4 +186,107 @@ async fn an_engine_that_asks_for_a_certificate_is_shown_the_configured_one() {
             assert_eq!(engine.connections(), 0);
         }
     }
+}
+
+/// `GET /api/version` of a gateway.
+async fn version(address: SocketAddr, issuer: &Issuer) -> Response<Bytes> {
+    let client = Client::connect(address, Protocol::Http1).await;
+    let request = Request::get("/api/version").header("authorization", alice(issuer));
+    let answer = client.send(request.body(Body::empty()).unwrap()).await;
+    whole(answer.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_an_authority_of_its_own_the_engine_is_trusted_by_the_systems() {
+    let (ours, another) = (authority(), authority());
+    let directory = tempfile::tempdir().unwrap();
+    for (system, passes) in [(&ours, true), (&another, false)] {
+        let engine = Engine::start().await.unwrap();
+        let issuer = Issuer::start().await.unwrap();
+        let port = tls_before(&engine, &ours, "localhost", false).await;
+        let file = directory.path().join("system.pem");
+        std::fs::write(&file, system.pem()).unwrap();
+        let gateway = Process::with_environment(&[
+            ("SSL_CERT_FILE", file.to_str().unwrap()),
+            ("BPMGATE__SERVER__LISTEN", "127.0.0.1:0"),
+            ("BPMGATE__ADMIN__LISTEN", ""),
+            (
+                "BPMGATE__ENGINE__URL",
+                &format!("https://localhost:{port}/engine-rest"),
+            ),
+            ("BPMGATE__ENGINE__RETRY__ATTEMPTS", "0"),
+            ("BPMGATE__ENGINE__HEALTH__INTERVAL", "0s"),
+            ("BPMGATE__ISSUERS__0__ISSUER", &issuer.url()),
+            ("BPMGATE__ISSUERS__0__JWKS_URL", &issuer.jwks_url()),
+            ("BPMGATE__ISSUERS__0__AUDIENCE", AUDIENCE),
+        ])
+        .await;
+        let answer = version(gateway.address, &issuer).await;
+        if passes {
+            assert_eq!(answer.status(), 200, "{answer:?}");
+        } else {
+            assert_eq!(refused(&answer), (502, "engine_unreachable".to_owned()));
+            assert_eq!(engine.connections(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reload_takes_authority_certificate_and_key_of_the_engine() {
+    const LOADED: &str = "the configuration was loaded again";
+    let (ours, another) = (authority(), authority());
+    let engine = Engine::start().await.unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let port = tls_before(&engine, &ours, "localhost", true).await;
+    let directory = tempfile::tempdir().unwrap();
+    let trusted = directory.path().join("ca.pem");
+    std::fs::write(&trusted, another.pem()).unwrap();
+    let (certificate, key) = Pair::new(&another, "gateway").write(directory.path());
+    let (name, keys) = (issuer.url(), issuer.jwks_url());
+    let gateway = Process::with_config(&format!(
+        "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\n[engine]\nurl = \"https://localhost:{port}/engine-rest\"\n\
+         ca_file = {trusted:?}\ncertificate_file = {certificate:?}\nprivate_key_file = {key:?}\nretry.attempts = 0\n\
+         health.interval = \"0s\"\n[[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
+    ))
+    .await;
+    let reloaded = async || {
+        let before = gateway.logged(LOADED);
+        gateway.signal("HUP").await;
+        eventually("the reload", || gateway.logged(LOADED) > before).await;
+        version(gateway.address, &issuer).await.status()
+    };
+    assert_eq!(version(gateway.address, &issuer).await.status(), 502);
+    std::fs::write(&trusted, ours.pem()).unwrap();
+    assert_eq!(
+        reloaded().await,
+        502,
+        "the engine does not know its certificate"
+    );
+    assert_eq!(engine.connections(), 0);
+    Pair::new(&ours, "gateway").write(directory.path());
+    assert_eq!(reloaded().await, 200);
+    std::fs::write(&trusted, another.pem()).unwrap();
+    assert_eq!(
+        reloaded().await,
+        502,
+        "connections that were trusted before are not used on"
+    );
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_the_handshake_costs_the_time_to_connect() {
+    const CONNECT: Duration = Duration::from_millis(500);
+    // It accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/engine-rest", silent.local_addr().unwrap());
+    let world = World::over(silent, &url, |config| {
+        config.engine.timeouts.connect = CONNECT;
+        config.engine.timeouts.response = Duration::from_mins(10);
+        config.engine.retry.attempts = 0;
+    })
+    .await;
+    let began = Instant::now();
+    let answer = world.get("/api/version").await;
+    assert_eq!(refused(&answer), (502, "engine_unreachable".to_owned()));
+    assert!(began.elapsed() >= CONNECT, "{:?}", began.elapsed());
 }
