@@ -17,10 +17,13 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::vec;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -29,12 +32,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
+use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 use tracing::debug;
 
@@ -94,11 +99,14 @@ struct Pools {
     pools: Box<[Arc<Pool>]>,
 }
 
+/// Finds the addresses of a name, anew for each connection.
+type Resolver = BoxCloneSyncService<Name, vec::IntoIter<SocketAddr>, io::Error>;
+
 /// The connections to a node.
 struct Pool {
     nodes: Nodes,
     node: usize,
-    connector: HttpsConnector<HttpConnector>,
+    connector: HttpsConnector<HttpConnector<Resolver>>,
     base: Uri,
     host: HeaderValue,
     settings: ClientSettings,
@@ -132,7 +140,19 @@ impl EngineClient {
     /// # Errors
     /// A base has no authority, or the trusted certificates cannot be had.
     pub fn new(bases: &[Uri], nodes: Nodes, settings: &ClientSettings) -> Result<Self, BoxError> {
-        let mut http = HttpConnector::new();
+        let resolver =
+            GaiResolver::new().map_response(|found| found.collect::<Vec<_>>().into_iter());
+        Self::resolving(Resolver::new(resolver), bases, nodes, settings)
+    }
+
+    /// The same, with names that are asked for at `resolver`.
+    fn resolving(
+        resolver: Resolver,
+        bases: &[Uri],
+        nodes: Nodes,
+        settings: &ClientSettings,
+    ) -> Result<Self, BoxError> {
+        let mut http = HttpConnector::new_with_resolver(resolver);
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(settings.connect));
@@ -516,3 +536,6 @@ impl HttpBody for Lent {
 
 /// How often the idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+
+#[cfg(all(test, feature = "server"))]
+mod tests;
