@@ -30,6 +30,7 @@ mod limits;
 mod links;
 mod log;
 mod long_polls;
+mod metrics;
 mod models;
 mod nodes;
 mod problem;
