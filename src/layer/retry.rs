@@ -377,6 +377,26 @@ mod tests {
         (count.load(Ordering::Relaxed), answer.map(drop))
     }
 
+    #[test]
+    fn waits_double_and_are_spread_between_a_half_and_the_whole() {
+        let backoff = Duration::from_millis(500);
+        for (attempt, whole) in [(1, 500), (2, 1000), (3, 2000), (10, 256_000)] {
+            let whole = Duration::from_millis(whole);
+            let waits: Vec<_> = (0..300).map(|_| jittered(backoff, attempt)).collect();
+            let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(*least >= whole / 2 && *most <= whole, "{least:?} {most:?}");
+            // Each eighth of the range is hit: that none of 300 is in one has a chance of 1 in 10^17.
+            for eighth in 0..8 {
+                let from = whole / 2 + whole / 16 * eighth;
+                let hit = |wait: &&Duration| (from..=from + whole / 16).contains(*wait);
+                assert!(waits.iter().any(|wait| hit(&wait)), "{from:?}");
+            }
+        }
+        assert_eq!(jittered(Duration::ZERO, 3), Duration::ZERO);
+        // What overflows waits long, and does not panic.
+        assert!(jittered(Duration::from_secs(1), 200) > Duration::from_hours(1));
+    }
+
     /// How many of so many failing requests are sent again at once.
     async fn repeated(layer: &RetryLayer, requests: u32) -> u64 {
         let metrics = Metrics::default();

@@ -355,3 +355,75 @@ const REST: Duration = Duration::from_millis(100);
 
 /// So often is it waited for.
 const RESTS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogFormat, Tls};
+
+    /// Another value of a key than the default one.
+    fn change(key: &str, config: &mut Config) {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let (server, telemetry) = (&mut config.server, &mut config.telemetry);
+        match key {
+            "server.listen" => server.listen = address,
+            "server.workers" => server.workers += 1,
+            "server.shutdown_delay" => server.shutdown_delay += LOOK,
+            "server.shutdown_grace" => server.shutdown_grace += LOOK,
+            "server.tls" => {
+                server.tls = Some(Tls {
+                    certificate_file: "a".into(),
+                    private_key_file: "b".into(),
+                    client_ca_file: PathBuf::new(),
+                });
+            }
+            "server.limits.connections" => server.limits.connections += 1,
+            "admin.listen" => config.admin.listen = Some(address),
+            "telemetry.log_format" => telemetry.log_format = LogFormat::Json,
+            "telemetry.otlp_endpoint" => {
+                telemetry.otlp_endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+            }
+            "telemetry.trace_sampling" => telemetry.trace_sampling /= 2.0,
+            "telemetry.trace_queue" => telemetry.trace_queue += 1,
+            "telemetry.trace_users" => telemetry.trace_users = !telemetry.trace_users,
+            other => panic!("say here how {other} may change"),
+        }
+    }
+
+    #[test]
+    fn each_key_that_needs_a_restart_is_named_keeps_its_value_and_leaves_others_alone() {
+        let before = Config::default();
+        for (key, _) in RESTART {
+            let mut now = before.clone();
+            // This one is taken.
+            now.access.default = "none".to_owned();
+            let without = now.clone();
+            change(key, &mut now);
+            assert_ne!(now, without, "{key}");
+            let waiting: Vec<_> = RESTART
+                .iter()
+                .filter(|(_, keep)| keep(&before, &mut now))
+                .map(|(key, _)| *key)
+                .collect();
+            assert_eq!(waiting, [key]);
+            assert_eq!(now, without, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_guide_names_the_keys_that_need_a_restart() {
+        let guide = include_str!("../../docs/reload.md");
+        let (_, told) = guide.split_once("**What needs a restart**").unwrap();
+        let told = told.split('.').take_while(|part| !part.contains(" Where "));
+        let told: String = told.collect::<Vec<_>>().join(".");
+        for (key, _) in RESTART {
+            let key = if key == "server.tls" {
+                "[server.tls]"
+            } else {
+                key
+            };
+            assert!(told.contains(&format!("`{key}`")), "{key}: {told}");
+        }
+        assert_eq!(told.matches('`').count(), 2 * RESTART.len(), "{told}");
+    }
+}

@@ -102,7 +102,11 @@ fn resource() -> Resource {
     let name = given.get(&"service.name".into());
     let is_named = name.is_some_and(|name| !name.as_str().starts_with("unknown_service"));
     let mut ours = vec![];
-    if !is_named {
+    // The specification prefers it to a name among the attributes; the SDK does not.
+    let preferred = std::env::var("OTEL_SERVICE_NAME").ok();
+    if let Some(name) = preferred.filter(|name| !name.is_empty()) {
+        ours.push(KeyValue::new("service.name", name));
+    } else if !is_named {
         ours.push(KeyValue::new("service.name", env!("CARGO_PKG_NAME")));
     }
     if given.get(&"service.version".into()).is_none() {

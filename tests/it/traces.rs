@@ -40,6 +40,8 @@ struct Collector {
 struct Seen {
     mood: Mutex<Mood>,
     requests: Mutex<Vec<ExportTraceServiceRequest>>,
+    /// Those of each request.
+    headers: Mutex<Vec<HeaderMap>>,
 }
 
 impl Collector {
@@ -49,6 +51,7 @@ impl Collector {
         let seen = Arc::new(Seen {
             mood: mood.into(),
             requests: Mutex::default(),
+            headers: Mutex::default(),
         });
         let app = Router::new()
             .route("/v1/traces", post(take))
@@ -82,6 +85,7 @@ async fn take(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: Bytes) ->
     assert_eq!(headers[CONTENT_TYPE], "application/x-protobuf");
     let request = ExportTraceServiceRequest::decode(body).unwrap();
     seen.requests.lock().unwrap().push(request);
+    seen.headers.lock().unwrap().push(headers);
     let mood = *seen.mood.lock().unwrap();
     match mood {
         Mood::Takes => StatusCode::OK,
@@ -505,6 +509,60 @@ async fn a_collector_that_is_no_use_costs_the_spans_and_one_line_in_the_log() {
         assert_eq!(running.lines_with("outcome="), 200, "{name}");
     }
     assert!(fails.posts() > 1 && hangs.posts() > 0);
+}
+
+#[tokio::test]
+async fn a_share_of_the_traces_that_begin_here_is_sampled() {
+    let collector = Collector::start(Mood::Takes).await;
+    let mut running = Running::start(&[
+        (ENDPOINT, &collector.url),
+        ("BPMGATE__TELEMETRY__TRACE_SAMPLING", "0.25"),
+    ])
+    .await;
+    running.ask(600, None).await;
+    running.stop().await;
+    let spans = collector.spans();
+    let servers = spans
+        .iter()
+        .filter(|span| span.kind == SpanKind::Server as i32);
+    // 150 are expected; beyond these are more than 6 standard deviations.
+    let servers = servers.count();
+    assert!((85..=215).contains(&servers), "{servers}");
+    // Each has the engine's, or neither is there; and the engine was told which.
+    assert_eq!(spans.len(), 2 * servers);
+    let requests = running.engine.requests();
+    let told = requests
+        .iter()
+        .filter_map(|request| value(&request.headers, "traceparent"));
+    assert_eq!(told.filter(|told| told.ends_with("-01")).count(), servers);
+}
+
+#[tokio::test]
+async fn the_variables_of_opentelemetry_name_the_service_and_add_headers() {
+    let collector = Collector::start(Mood::Takes).await;
+    let mut running = Running::start(&[
+        (ENDPOINT, &collector.url),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "x-api-key=the%20key,x-tenant=orders",
+        ),
+        ("OTEL_SERVICE_NAME", "orders-gateway"),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "deployment.environment=test,service.name=ignored",
+        ),
+    ])
+    .await;
+    running.ask(1, None).await;
+    running.stop().await;
+    let headers = collector.seen.headers.lock().unwrap();
+    assert_eq!(value(&headers[0], "x-api-key"), Some("the key"));
+    assert_eq!(value(&headers[0], "x-tenant"), Some("orders"));
+    let requests = collector.seen.requests.lock().unwrap();
+    let resource = requests[0].resource_spans[0].resource.as_ref().unwrap();
+    let resource = attributes(&resource.attributes);
+    assert_eq!(resource["service.name"], "orders-gateway");
+    assert_eq!(resource["deployment.environment"], "test");
 }
 
 #[tokio::test]
