@@ -188,6 +188,53 @@ async fn the_status_shows_configuration_and_keys_and_no_secret() {
 }
 
 #[tokio::test]
+async fn the_status_names_the_engines_product_and_keys_of_every_kind_and_no_secret() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let engine = Engine::start().await.unwrap();
+    let product = r#"{"installation":"x","product":{"name":"Operaton BPM Runtime"}}"#;
+    let product = Script::status(http::StatusCode::OK, product);
+    engine.script("/engine-rest/telemetry/data", product);
+    let issuer = Issuer::start().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys.json");
+    std::fs::write(&keys, issuer.jwks().to_string()).unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let table = |name: &str, more: &str| {
+        format!("[[issuers]]\nissuer = \"https://{name}.example\"\naudience = [\"a\"]\n{more}\n")
+    };
+    let gateway = Process::with_config(&format!(
+        "shared_ids = true\nserver.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nengine.url = \"{}\"\n{}{}{}",
+        engine.url(),
+        table("file", &format!("public_key_file = {keys:?}")),
+        table("secret", &format!("algorithms = [\"HS256\"]\nhs_secret = \"{SECRET}\"")),
+        table("hidden", &format!("algorithms = [\"HS256\"]\nhs_secret_file = {secret:?}")),
+    ))
+    .await;
+    let admin = gateway.admin.unwrap();
+    ready(admin).await;
+    let status = soon("the product", async {
+        loop {
+            let answer = send(admin, Method::GET, "/status").await;
+            let status = shape(&answer);
+            if status["engine_nodes"][0]["product"] == "Operaton BPM Runtime" {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let file = &status["issuers"][0];
+    assert_eq!(file["issuer"], "https://file.example");
+    assert_eq!(file["keys"], file["key_ids"].as_array().unwrap().len());
+    assert!(file["age_seconds"].is_u64(), "{file}");
+    assert_eq!(status["issuers"][1]["keys"], 1);
+    assert_eq!(status["config"]["issuers"][1]["hs_secret"], "***");
+    assert_eq!(status["config"]["issuers"][2]["hs_secret"], "***");
+    assert!(!status.to_string().contains(SECRET), "{status}");
+}
+
+#[tokio::test]
 async fn it_says_that_it_drains_until_the_last_request_is_done() {
     let mut world = Watched::start().await;
     ready(world.admin).await;

@@ -178,6 +178,42 @@ async fn operations_are_limited_apart_however_they_are_called() {
 }
 
 #[tokio::test]
+async fn a_group_of_operations_is_one_limit() {
+    let mut tasks = limit("tasks", RateLimitBy::Subject, 2);
+    tasks.operations = vec!["Task".to_owned()];
+    let world = limited(vec![tasks]).await;
+    let path = async |path: &str| world.get(path).await.status().as_u16();
+    assert_eq!(path("/api/task").await, 200);
+    assert_eq!(path("/api/task/count").await, 200);
+    // Whichever of the group it is.
+    assert_eq!(path("/api/task").await, 429);
+    assert_eq!(path("/api/task/1").await, 429);
+    for other in ["/api/process-instance", "/api/engine"] {
+        assert_eq!(path(other).await, 200, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_is_one_limit_for_all_its_callers() {
+    let other = Issuer::start().await.unwrap();
+    let world = World::with(|config| {
+        let mut table = config.issuers[0].clone();
+        table.issuer = other.url().parse().unwrap();
+        table.jwks_url = Some(other.jwks_url().parse().unwrap());
+        config.issuers.push(table);
+        config.shared_ids = true;
+        config.rate_limits = vec![limit("issuers", RateLimitBy::Issuer, 2)];
+    })
+    .await;
+    let of = |issuer, subject| token(issuer, subject, json!({}));
+    assert_eq!(get(&world, &of(&world.issuer, "anne")).await, 200);
+    assert_eq!(get(&world, &of(&world.issuer, "ben")).await, 200);
+    assert_eq!(get(&world, &of(&world.issuer, "cleo")).await, 429);
+    assert_eq!(get(&world, &of(&world.issuer, "anne")).await, 429);
+    assert_eq!(get(&world, &of(&other, "anne")).await, 200);
+}
+
+#[tokio::test]
 async fn a_claim_is_one_limit_for_all_who_have_it() {
     let mut each_org = limit("each-org", RateLimitBy::Claim, 2);
     each_org.claim = "org.id".to_owned();
