@@ -13,7 +13,7 @@ use crate::operation::Operation;
 use crate::trace_context::TraceId;
 
 /// The address of the peer that holds the connection; put into the extensions by the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Its IP address.
     pub address: IpAddr,

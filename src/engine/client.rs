@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -121,6 +121,8 @@ struct Idle {
 
 struct Connection {
     inner: EngineConnection<MaybeHttpsStream<TokioIo<TcpStream>>>,
+    /// Whether nothing of it goes on once the answer has ended.
+    rests: bool,
     opened: Instant,
     _open: Open,
 }
@@ -212,6 +214,7 @@ async fn exchange(
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
+    let sent_at_once = request.body().is_whole();
     loop {
         let (mut connection, pooled) = match pool.take() {
             Some(connection) => (connection, true),
@@ -224,6 +227,10 @@ async fn exchange(
         match connection.inner.send(request).await {
             Ok(answer) => {
                 pools.nodes.succeeded(node);
+                // It is over with the answer, and is looked at when it is taken.
+                connection.rests = sent_at_once
+                    && answer.version() == http::Version::HTTP_11
+                    && !answer.headers().contains_key(CONNECTION);
                 return Ok(answer.map(|body| pool.body(body, connection, in_flight)));
             }
             Err(mut error) => match error.take_message() {
@@ -295,7 +302,7 @@ impl Pool {
 
     /// Keeps a connection for the next request, where it can take one.
     fn put(self: &Arc<Self>, mut connection: Connection) {
-        if !connection.inner.is_good() {
+        if !connection.rests && !connection.inner.is_good() {
             if !connection.inner.has_ended() {
                 let pool = self.clone();
                 tokio::spawn(async move {
@@ -352,6 +359,7 @@ impl Pool {
             let stream = self.connector.clone().oneshot(self.base.clone()).await?;
             Ok::<_, BoxError>(Connection {
                 inner: EngineConnection::over(stream).await?,
+                rests: false,
                 opened: Instant::now(),
                 _open: self.nodes.opened(self.node),
             })

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 use tower::{Layer, Service};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::engine_headers::X_REQUEST_ID;
 use crate::access_log::{AccessLine, AccessLog};
@@ -247,7 +247,7 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     };
     given.filter(is_plain).cloned().unwrap_or_else(|| {
         let mut text = Uuid::encode_buffer();
-        HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut text))
+        HeaderValue::from_str(Uuid::new_v7(Timestamp::now(NoContext)).hyphenated().encode_lower(&mut text))
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }

@@ -25,6 +25,7 @@ use tower::{Layer, Service};
 use super::checked::CheckedLater;
 use crate::identity::Identity;
 use crate::problem::Problem;
+use crate::token::last::LastToken;
 use crate::token::verifier::Fetch;
 use crate::token::{BearerToken, VerifiedToken, Verifier};
 
@@ -78,6 +79,7 @@ impl<S> Layer<S> for VerifyTokenLayer {
         VerifyToken {
             inner,
             verifier: self.verifier.clone(),
+            last: LastToken::default(),
         }
     }
 }
@@ -87,6 +89,8 @@ impl<S> Layer<S> for VerifyTokenLayer {
 pub struct VerifyToken<S> {
     inner: S,
     verifier: Verifier,
+    /// The server has a service for each connection.
+    last: LastToken,
 }
 
 impl<S, B> Service<Request<B>> for VerifyToken<S>
@@ -109,7 +113,7 @@ where
         extensions.remove::<VerifiedToken>();
         extensions.remove::<Identity>();
 
-        match check(&self.verifier, request.headers()) {
+        match check(&self.verifier, &mut self.last, request.headers()) {
             Ok(token) => {
                 request.extensions_mut().insert(token);
                 CheckedLater::passed(self.inner.call(request))
@@ -135,10 +139,14 @@ enum Refused {
 }
 
 /// Checks with what is known now.
-fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refused> {
+fn check(
+    verifier: &Verifier,
+    last: &mut LastToken,
+    headers: &HeaderMap,
+) -> Result<VerifiedToken, Refused> {
     let now = SystemTime::now();
     let token = || read_token(headers).map_err(Refused::Now);
-    let refusal = match verifier.verify_now(token()?, now) {
+    let refusal = match verifier.verify_now(token()?, last, now) {
         Ok(token) => return Ok(token),
         Err(refusal) => refusal,
     };
@@ -154,7 +162,7 @@ fn check(verifier: &Verifier, headers: &HeaderMap) -> Result<VerifiedToken, Refu
     }
     // No fetch is due, maybe because one has ended since the first look: its keys deserve a second.
     verifier
-        .verify_now(token()?, now)
+        .verify_now(token()?, last, now)
         .map_err(|refusal| Refused::Now(refusal.into_problem()))
 }
 
@@ -179,7 +187,7 @@ where
     S::Error: Into<Problem>,
 {
     fetch.await;
-    match check(&verifier, request.headers()) {
+    match check(&verifier, &mut LastToken::default(), request.headers()) {
         Ok(token) => {
             request.extensions_mut().insert(token);
             inner.call(request).await.map_err(Into::into)
