@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tower::util::{Either, option_layer};
 use tower::{Layer as _, Service, ServiceBuilder};
 
 use crate::access::AccessRules;
@@ -36,6 +35,9 @@ use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
 use crate::traces::Traces;
 use crate::workflow::{WorkflowLayer, openapi};
+
+// A layer that the configuration can switch off is there all the same, and passes: with `option_layer` everything below
+// would be compiled twice, and twice again for the next.
 
 /// What the layers work with.
 #[derive(Debug, Clone)]
@@ -154,9 +156,7 @@ where
         // outermost: whatever happens has an id, and one line in the log when it has ended
         .layer(ObserveLayer::with_metrics(r.metrics.clone()).with_access_log(r.access_log.clone()))
         // the whole of what the client sees; below the line in the log, which names the trace
-        .layer(option_layer(r.traces.clone().map(|traces| {
-            TraceLayer::new(traces, r.trusted_proxies.clone())
-        })))
+        .layer(TraceLayer::new(r.traces.clone(), r.trusted_proxies.clone()))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -193,19 +193,16 @@ where
         ))
         .layer(limit_rate(r, RateLimitStage::Caller))
         // what frontends call becomes what the engine calls it; from here on there is no difference
-        .layer(option_layer(r.workflow_prefix.as_deref().map(|prefix| {
-            WorkflowLayer::new(prefix, bodies.clone()).with_access(r.access.clone())
-        })))
+        .layer(
+            WorkflowLayer::new(r.workflow_prefix.as_deref(), bodies.clone())
+                .with_access(r.access.clone()),
+        )
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // as soon as it is known what for
         .layer(limit_rate(r, RateLimitStage::Operation))
         // below the match, which says what writes, and above all that may deny: it records both
-        .layer(option_layer(
-            r.audit
-                .clone()
-                .map(|log| AuditLayer::new(log, r.trusted_proxies.clone())),
-        ))
+        .layer(AuditLayer::new(r.audit.clone(), r.trusted_proxies.clone()))
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used
@@ -238,24 +235,19 @@ where
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         // the same, as a span that the engine can continue
-        .layer(option_layer(r.traces.clone().map(|traces| {
-            let (host, port) = &r.engine_address;
-            TraceEngineLayer::new(traces, host, *port)
-        })))
+        .layer(TraceEngineLayer::new(
+            r.traces.clone(),
+            &r.engine_address.0,
+            r.engine_address.1,
+        ))
         .service(engine)
 }
 
-/// The rate limits that count at this stage, if there are any.
-fn limit_rate(
-    resources: &Resources,
-    stage: RateLimitStage,
-) -> Either<LimitRateLayer, tower::layer::util::Identity> {
-    let limits = resources.rate_limits.at(stage);
-    option_layer((!limits.is_empty()).then(|| {
-        LimitRateLayer::new(limits)
-            .with_trusted_proxies(resources.trusted_proxies.clone())
-            .with_verifier(resources.verifier.clone())
-    }))
+/// The rate limits that count at this stage.
+fn limit_rate(resources: &Resources, stage: RateLimitStage) -> LimitRateLayer {
+    LimitRateLayer::new(resources.rate_limits.at(stage))
+        .with_trusted_proxies(resources.trusted_proxies.clone())
+        .with_verifier(resources.verifier.clone())
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.

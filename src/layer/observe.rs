@@ -247,8 +247,12 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     };
     given.filter(is_plain).cloned().unwrap_or_else(|| {
         let mut text = Uuid::encode_buffer();
-        HeaderValue::from_str(Uuid::new_v7(Timestamp::now(NoContext)).hyphenated().encode_lower(&mut text))
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        HeaderValue::from_str(
+            Uuid::new_v7(Timestamp::now(NoContext))
+                .hyphenated()
+                .encode_lower(&mut text),
+        )
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }
 

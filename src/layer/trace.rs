@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::uri::Authority;
@@ -31,16 +32,20 @@ use crate::traces::{self, ABORTED, Traces, set};
 
 /// Makes a span of each request; see the [module](self).
 #[derive(Debug, Clone)]
-pub struct TraceLayer {
+pub struct TraceLayer(Option<Arc<Rules>>);
+
+#[derive(Debug)]
+struct Rules {
     traces: Traces,
     trusted: TrustedProxies,
 }
 
 impl TraceLayer {
-    /// Clients' addresses are taken from what `trusted` proxies say.
+    /// Clients' addresses are taken from what `trusted` proxies say. Without `traces` it does nothing.
     #[must_use]
-    pub fn new(traces: Traces, trusted: TrustedProxies) -> Self {
-        Self { traces, trusted }
+    pub fn new(traces: impl Into<Option<Traces>>, trusted: TrustedProxies) -> Self {
+        let traces = traces.into();
+        Self(traces.map(|traces| Arc::new(Rules { traces, trusted })))
     }
 }
 
@@ -49,7 +54,7 @@ impl<S> Layer<S> for TraceLayer {
 
     fn layer(&self, inner: S) -> Trace<S> {
         Trace {
-            layer: self.clone(),
+            rules: self.0.clone(),
             inner,
         }
     }
@@ -58,7 +63,7 @@ impl<S> Layer<S> for TraceLayer {
 /// The service of [`TraceLayer`].
 #[derive(Debug, Clone)]
 pub struct Trace<S> {
-    layer: TraceLayer,
+    rules: Option<Arc<Rules>>,
     inner: S,
 }
 
@@ -76,30 +81,39 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let parent = context_of(&mut request);
+        let span = self
+            .rules
+            .as_ref()
+            .and_then(|rules| rules.begin(&mut request));
+        Traced {
+            span,
+            inner: self.inner.call(request),
+        }
+    }
+}
+
+impl Rules {
+    /// The span, where it is recorded; inner layers hear of it in any case.
+    fn begin<B>(&self, request: &mut Request<B>) -> Option<Box<ServerSpan>> {
+        let Self { traces, trusted } = self;
+        let parent = context_of(request);
         let method = method_label(request.method());
-        let TraceLayer { traces, trusted } = &self.layer;
         let span = traces.begin(method, SpanKind::Server, parent);
         let context = span.span_context().clone();
         let findings = request.extensions().get::<Findings>().cloned();
-        let mut recorded = None;
         // It is none once the provider has been shut down.
-        if let (true, Some(findings)) = (context.is_valid(), findings) {
-            let trace_id = trace_context::TraceId::parse(&context.trace_id().to_string());
-            if let Some(trace_id) = trace_id {
-                findings.note_trace_id(trace_id);
-            }
-            if span.is_recording() {
-                findings.note_recorded(());
-                let span = ServerSpan::of(&request, span, findings, trusted, traces);
-                recorded = Some(Box::new(span));
-            }
-            request.extensions_mut().insert(context);
+        let findings = findings.filter(|_| context.is_valid())?;
+        let trace_id = trace_context::TraceId::parse(&context.trace_id().to_string());
+        if let Some(trace_id) = trace_id {
+            findings.note_trace_id(trace_id);
         }
-        Traced {
-            span: recorded,
-            inner: self.inner.call(request),
-        }
+        let recorded = span.is_recording().then(|| {
+            findings.note_recorded(());
+            let span = ServerSpan::of(request, span, findings, trusted, traces);
+            Box::new(span)
+        });
+        request.extensions_mut().insert(context);
+        recorded
     }
 }
 

@@ -25,21 +25,22 @@ use crate::traces::{self, ABORTED, Traces, set};
 
 /// Makes a span of each call of the engine; see the [module](self).
 #[derive(Debug, Clone)]
-pub struct TraceEngineLayer {
+pub struct TraceEngineLayer(Option<Arc<Rules>>);
+
+#[derive(Debug)]
+struct Rules {
     traces: Traces,
-    host: Arc<str>,
+    host: String,
     port: u16,
 }
 
 impl TraceEngineLayer {
-    /// The engine is at this host and port.
+    /// The engine is at this host and port. Without `traces` it does nothing.
     #[must_use]
-    pub fn new(traces: Traces, host: &str, port: u16) -> Self {
-        Self {
-            traces,
-            host: host.into(),
-            port,
-        }
+    pub fn new(traces: impl Into<Option<Traces>>, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let rules = |traces| Arc::new(Rules { traces, host, port });
+        Self(traces.into().map(rules))
     }
 }
 
@@ -48,7 +49,7 @@ impl<S> Layer<S> for TraceEngineLayer {
 
     fn layer(&self, inner: S) -> TraceEngine<S> {
         TraceEngine {
-            layer: self.clone(),
+            rules: self.0.clone(),
             inner,
         }
     }
@@ -57,7 +58,7 @@ impl<S> Layer<S> for TraceEngineLayer {
 /// The service of [`TraceEngineLayer`].
 #[derive(Debug, Clone)]
 pub struct TraceEngine<S> {
-    layer: TraceEngineLayer,
+    rules: Option<Arc<Rules>>,
     inner: S,
 }
 
@@ -74,8 +75,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let parent = request.extensions().get::<SpanContext>().cloned();
-        let span = parent.and_then(|parent| self.layer.begin(&mut request, parent));
+        let span = self.rules.as_ref().and_then(|rules| {
+            let parent = request.extensions().get::<SpanContext>().cloned();
+            rules.begin(&mut request, parent?)
+        });
         TracedEngine {
             span: span.map(|span| Box::new(EngineSpan(span))),
             inner: self.inner.call(request),
@@ -83,7 +86,7 @@ where
     }
 }
 
-impl TraceEngineLayer {
+impl Rules {
     /// The span, where it is recorded; the engine hears of it in any case.
     fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<Span> {
         let method = method_label(request.method());

@@ -1,5 +1,5 @@
-use super::last::LastToken;
 use super::jws::MAX_KEY_ID_BYTES;
+use super::last::LastToken;
 use super::*;
 use testing::*;
 
