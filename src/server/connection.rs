@@ -358,7 +358,8 @@ where
             // Its streams end one by one.
             request.map(|incoming| self.guarded(incoming, limits))
         } else {
-            Unread::of(request, limits.rest).map(|incoming| self.guarded(incoming, limits))
+            Unread::of(request, self.activity.body_began(), limits.rest)
+                .map(|incoming| self.guarded(incoming, limits))
         };
         settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
