@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tower::Service;
 use tracing::{info, warn};
 
@@ -95,16 +95,17 @@ impl Server {
         R::Error: Into<BoxError>,
     {
         let mut worker = Worker::new(Arc::new(connections));
-        let graceful = worker.accept(self.listener, Vec::new(), shutdown).await;
-        drain(graceful, grace).await;
+        let draining = worker.accept(self.listener, Vec::new(), shutdown).await;
+        drain(draining, grace).await;
         worker.tasks.shutdown().await;
     }
 }
 
-/// Lets every request in flight finish, for so long.
-async fn drain(graceful: GracefulShutdown, grace: Duration) {
-    info!(connections = graceful.count(), "draining");
-    let drained = tokio::time::timeout(grace, graceful.shutdown());
+/// Lets every request in flight finish, for so long. Each connection listens as long as it stands.
+async fn drain(draining: watch::Sender<()>, grace: Duration) {
+    info!(connections = draining.receiver_count(), "draining");
+    let _ = draining.send(());
+    let drained = tokio::time::timeout(grace, draining.closed());
     if drained.await.is_err() {
         warn!("the grace time is over, connections were cut");
     }

@@ -15,7 +15,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -77,8 +76,8 @@ impl Server {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let stopped = async { drop(stopping.changed().await) };
-                    let graceful = worker.accept(listener, others, stopped).await;
-                    let _ = tell.send(graceful);
+                    let draining = worker.accept(listener, others, stopped).await;
+                    let _ = tell.send(draining);
                     let _ = cutting.changed().await;
                     worker.tasks.shutdown().await;
                 }
@@ -89,10 +88,10 @@ impl Server {
 
         shutdown.await;
         drop(stop);
-        let graceful = told
+        let draining = told
             .await
             .map_err(|_| io::Error::other("the thread that accepts has ended"))?;
-        drain(graceful, grace).await;
+        drain(draining, grace).await;
         drop(cut);
         let _ = ended.recv().await;
         Ok(())
@@ -131,8 +130,7 @@ pub(super) struct Other {
 /// What belongs to a new connection.
 struct Arrived {
     peer: SocketAddr,
-    watcher: Watcher,
-    handshakes: watch::Receiver<()>,
+    draining: watch::Receiver<()>,
     place: Place,
 }
 
@@ -167,26 +165,24 @@ where
         }
     }
 
-    /// Accepts for all until `stopped`; then nobody can connect any more, and no handshake goes on.
+    /// Accepts for all until `stopped`; then nobody can connect any more, and what is returned tells all connections to end.
     pub(super) async fn accept(
         &mut self,
         listener: TcpListener,
         others: Vec<Other>,
         stopped: impl Future<Output = ()>,
-    ) -> GracefulShutdown {
-        let graceful = GracefulShutdown::new();
+    ) -> watch::Sender<()> {
+        let (drain, _) = watch::channel(());
         let slots = self.connections.most();
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         if let Some(tls) = self.connections.tls() {
             self.tasks.spawn(tls.clone().keep_fresh());
         }
-        // Who shakes hands has asked for nothing yet, and is not waited for.
-        let (_shaking, handshakes) = watch::channel(());
         tokio::pin!(stopped);
         loop {
             let (stream, peer, slot) = tokio::select! {
                 biased;
-                () = &mut stopped => return graceful,
+                () = &mut stopped => return drain,
                 Some(_) = self.tasks.join_next() => continue,
                 accepted = accept(&listener, &slots) => accepted,
             };
@@ -200,8 +196,7 @@ where
             open.fetch_add(1, Ordering::Relaxed);
             let arrived = Arrived {
                 peer,
-                watcher: graceful.watcher(),
-                handshakes: handshakes.clone(),
+                draining: drain.subscribe(),
                 place: Place { open, _slot: slot },
             };
             match fewest {
@@ -220,11 +215,10 @@ where
         self.tasks.spawn(async move {
             let Arrived {
                 peer,
-                watcher,
-                handshakes,
+                draining,
                 place,
             } = arrived;
-            connections.serve(stream, peer, watcher, handshakes).await;
+            connections.serve(stream, peer, draining).await;
             drop(place);
         });
     }
