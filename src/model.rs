@@ -69,17 +69,29 @@ pub struct ModelMemory(Arc<Memory>);
 
 struct Memory {
     settings: ModelSettings,
+    /// The names of the settings.
+    given: Arc<UsedNames>,
     /// By the path of a definition with its id.
     by_id: Cache<Box<str>, Protected>,
     /// By the path of a definition with its key: that of the newest one.
     newest: Cache<Box<str>, Protected>,
-    /// Replaced where somebody still reads it.
-    known: RwLock<Arc<Known>>,
+    /// Those that models were seen to use; memories that follow each other share them.
+    learned: LearnedNames,
 }
 
-/// Every name that some model uses, and the keys of those models, at one moment.
+/// Replaced where somebody still reads it.
+type LearnedNames = Arc<RwLock<Arc<UsedNames>>>;
+
+/// Every name that some model uses, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
+    given: Arc<UsedNames>,
+    learned: Arc<UsedNames>,
+}
+
+/// Names, and the keys of the models that use them.
+#[derive(Debug, Clone, Default)]
+struct UsedNames {
     keys_by_name: HashMap<Box<str>, HashSet<Box<str>>>,
     /// A [`mark`] of each name: most others are told apart without a hash.
     marks: u64,
@@ -111,10 +123,10 @@ impl ModelMemory {
     /// Knows the names of the settings, and nothing else yet.
     #[must_use]
     pub fn new(settings: ModelSettings) -> Self {
-        Self::knowing(Known::given(settings.names.clone()), settings)
+        Self::sharing(LearnedNames::default(), settings)
     }
 
-    fn knowing(known: Known, settings: ModelSettings) -> Self {
+    fn sharing(learned: LearnedNames, settings: ModelSettings) -> Self {
         Self(Arc::new(Memory {
             by_id: Cache::builder()
                 .max_capacity(settings.entries)
@@ -124,7 +136,8 @@ impl ModelMemory {
                 .max_capacity(settings.entries)
                 .time_to_live(settings.believed)
                 .build(),
-            known: RwLock::new(Arc::new(known)),
+            given: Arc::new(UsedNames::given(&settings.names)),
+            learned,
             settings,
         }))
     }
@@ -135,18 +148,22 @@ impl ModelMemory {
         if self.0.settings == settings {
             return self.clone();
         }
-        let mut known = Known::given(settings.names.clone());
-        for (name, keys) in &self.known().keys_by_name {
-            for key in keys {
-                known.add(std::slice::from_ref(name), Some(key));
-            }
-        }
-        Self::knowing(known, settings)
+        self.at_another_address(settings)
     }
 
-    fn known(&self) -> Arc<Known> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&known)
+    /// The memory for an engine at another address. It may be the same engine, so what models were seen to use is protected as
+    /// before; it may be another one, where a definition's id means another model, so nothing else is kept.
+    #[must_use]
+    pub fn at_another_address(&self, settings: ModelSettings) -> Self {
+        Self::sharing(self.0.learned.clone(), settings)
+    }
+
+    fn known(&self) -> Known {
+        let learned = self.0.learned.read();
+        Known {
+            given: self.0.given.clone(),
+            learned: learned.unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
@@ -180,7 +197,7 @@ impl Models {
 
     /// What is known of all models now.
     #[must_use]
-    pub fn known(&self) -> Arc<Known> {
+    pub fn known(&self) -> Known {
         self.0.memory.known()
     }
 
@@ -456,7 +473,7 @@ impl Models {
         if names.is_empty() {
             return;
         }
-        let known = &self.memory().known;
+        let known = &self.memory().learned;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         if names
             .iter()
@@ -505,15 +522,26 @@ impl Known {
     /// Whether some model uses this name for its initiator.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.marks & mark(name) != 0 && self.keys_by_name.contains_key(name)
+        self.learned.contains(name) || self.given.contains(name)
     }
 
-    fn given(names: Vec<String>) -> Self {
-        let mut known = Self::default();
+    /// Whether a model of this key was seen to use it.
+    fn is_used(&self, name: &str, key: &str) -> bool {
+        self.learned.is_used(name, key)
+    }
+}
+
+impl UsedNames {
+    fn given(names: &[String]) -> Self {
+        let mut given = Self::default();
         for name in names {
-            known.add(&[name.into()], None);
+            given.add(&[name.as_str().into()], None);
         }
-        known
+        given
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.marks & mark(name) != 0 && self.keys_by_name.contains_key(name)
     }
 
     /// Whoever deploys models may use any number of names, so there is a bound.
