@@ -873,7 +873,8 @@ pub struct Telemetry {
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
-    /// Share of traces that are sampled, from 0 to 1. It decides where a request brings no `traceparent`; else what that says holds.
+    /// Share of traces that are sampled, from 0 to 1: of those that begin here, and of those that a client's `traceparent` calls sampled.
+    /// What a proxy of `server.trusted_proxies` calls sampled is; what is not sampled before the gateway is not sampled here.
     #[schemars(range(min = 0, max = 1))]
     pub trace_sampling: f64,
     /// Spans that wait to be sent, at most. More are dropped and counted: requests never wait for a collector.
