@@ -203,6 +203,8 @@ async fn exchange(
         request.headers_mut().insert(HOST, pool.host.clone());
     }
     *request.version_mut() = http::Version::HTTP_11;
+    // Who closes in the middle of an upload may not want it: else its sender could open the breaker.
+    let speaks_of_node = request.body().is_whole();
     // hyper leaves out a GET's body of unknown length unless it is told to send it.
     let body = request.body();
     if !body.is_end_stream()
@@ -241,7 +243,7 @@ async fn exchange(
                             Problem::EngineUnreachable
                         }
                     });
-                    if problem == Problem::EngineUnreachable {
+                    if problem == Problem::EngineUnreachable && speaks_of_node {
                         pools.nodes.failed(node);
                     }
                     let source = Some(source.into());
