@@ -340,6 +340,9 @@ impl Pool {
         let now = Instant::now();
         idle.queue
             .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.inner.is_good());
+        for idle in &idle.queue {
+            idle.connection.inner.forget_task();
+        }
         self.count_idle(&idle, worker);
         let Some(oldest) = idle.queue.front() else {
             idle.watched = false;
