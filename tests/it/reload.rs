@@ -211,6 +211,7 @@ async fn a_bad_file_changes_nothing_and_the_log_says_file_line_and_key() {
         "bpmgate_config_reloads_total{result=\"success\"} 0",
         "bpmgate_config_reloads_total{result=\"failure\"} 1",
         "bpmgate_config_last_load_success_timestamp_seconds ",
+        "bpmgate_config_last_load_successful 0",
     ] {
         assert!(metrics.contains(line), "{line}:\n{metrics}");
     }
