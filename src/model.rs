@@ -28,11 +28,12 @@ use moka::future::Cache;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 use crate::body::Body;
+use crate::engine::EngineService;
 use crate::operation::{Kind, Match};
 use crate::problem::Problem;
 
@@ -181,12 +182,7 @@ impl Models {
     /// of the engine's REST root.
     pub fn new<E>(engine: E, root: &str, memory: ModelMemory) -> Self
     where
-        E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        E::Future: Send,
+        E: EngineService<Problem>,
     {
         Self(Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),

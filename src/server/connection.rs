@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tracing::{debug, trace};
 
+use super::Stack;
 use super::activity::{Activity, Lookout, Watched};
 use super::current::Current;
 use super::tls::Tls;
@@ -109,19 +110,13 @@ impl<S> Connections<S> {
 
     /// Serves one connection until it ends, is silent for too long, or the server drains, which `draining` says. Who has
     /// not shaken hands by then, or sent nothing, is not waited for; what has come is served.
-    pub(super) async fn serve<R>(
+    pub(super) async fn serve(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         mut draining: watch::Receiver<()>,
     ) where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
+        S: Stack,
     {
         let _ = stream.set_nodelay(true);
         let began = Instant::now();
@@ -158,21 +153,15 @@ impl<S> Connections<S> {
 
     /// Serves what comes over a stream that stands; `reset` makes its coming end one that no client takes for
     /// a good one.
-    async fn exchange<T, R>(
+    async fn exchange<T>(
         &self,
         stream: T,
         reset: fn(&T),
         knows: Knows,
         mut draining: watch::Receiver<()>,
     ) where
+        S: Stack,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
     {
         let Knows { peer, began, http2 } = knows;
         let activity = Activity::new();

@@ -12,18 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as HttpBody;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tower::Service;
 use tracing::{debug, error, warn};
 
-use super::{Connections, Server, drain};
-use crate::body::{Body, BoxError};
+use super::{Connections, Server, Stack, drain};
 use crate::worker;
 
 impl Server {
@@ -31,23 +26,13 @@ impl Server {
     ///
     /// # Errors
     /// A thread or its runtime cannot be had.
-    pub async fn serve_on<S, R>(
+    pub async fn serve_on<S: Stack>(
         self,
         workers: NonZeroUsize,
         connections: Connections<S>,
         shutdown: impl Future<Output = ()>,
         grace: Duration,
-    ) -> io::Result<()>
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+    ) -> io::Result<()> {
         let connections = Arc::new(connections);
         // Nothing is sent over these: an end is the word.
         let (stop, mut stopping) = watch::channel(());
@@ -146,17 +131,7 @@ impl Drop for Place {
     }
 }
 
-impl<S, R> Worker<S>
-where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
+impl<S: Stack> Worker<S> {
     pub(super) fn new(connections: Arc<Connections<S>>) -> Self {
         Self {
             connections,
@@ -269,13 +244,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 mod tests {
     use std::net::Ipv4Addr;
 
+    use bytes::Bytes;
     use http::header::HOST;
+    use http::{Request, Response};
     use http_body_util::{BodyExt, Empty};
     use hyper::client::conn::http1;
     use hyper_util::rt::TokioIo;
     use tower::service_fn;
 
     use super::*;
+    use crate::body::Body;
     use crate::server::Limits;
 
     fn limits() -> Limits {
