@@ -18,7 +18,6 @@
 //! What it does not do: a conditional start (`POST /condition`) that names no definition starts what the
 //! gateway cannot know; names that are known are written there if the caller sends them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -38,6 +37,10 @@ use crate::operation::{Kind, Match};
 use crate::problem::Problem;
 
 mod bpmn;
+mod known;
+
+pub use known::Known;
+use known::{MAX_KNOWN, UsedNames};
 
 /// A model's initiator variables; mostly none, sometimes one.
 pub type Names = Arc<[Box<str>]>;
@@ -82,23 +85,6 @@ struct Memory {
 
 /// Replaced where somebody still reads it.
 type LearnedNames = Arc<RwLock<Arc<UsedNames>>>;
-
-/// Every name that some model uses, at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    given: Arc<UsedNames>,
-    learned: Arc<UsedNames>,
-}
-
-/// Names, and the keys of the models that use them.
-#[derive(Debug, Clone, Default)]
-struct UsedNames {
-    keys_by_name: HashMap<Box<str>, HashSet<Box<str>>>,
-    /// A [`mark`] of each name: most others are told apart without a hash.
-    marks: u64,
-    /// Names and keys together.
-    size: usize,
-}
 
 /// The definition that a start is believed to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -514,66 +500,6 @@ fn found(kept: Result<Protected, Asked>) -> Result<Option<Protected>, Problem> {
     }
 }
 
-impl Known {
-    /// Whether some model uses this name for its initiator.
-    #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
-        self.learned.contains(name) || self.given.contains(name)
-    }
-
-    /// Whether a model of this key was seen to use it.
-    fn is_used(&self, name: &str, key: &str) -> bool {
-        self.learned.is_used(name, key)
-    }
-}
-
-impl UsedNames {
-    fn given(names: &[String]) -> Self {
-        let mut given = Self::default();
-        for name in names {
-            given.add(&[name.as_str().into()], None);
-        }
-        given
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.marks & mark(name) != 0 && self.keys_by_name.contains_key(name)
-    }
-
-    /// Whoever deploys models may use any number of names, so there is a bound.
-    fn add(&mut self, names: &[Box<str>], key: Option<&str>) {
-        for name in names {
-            if self.size >= MAX_KNOWN {
-                return;
-            }
-            if !self.keys_by_name.contains_key(name) {
-                self.size += 1;
-                self.marks |= mark(name);
-            }
-            let keys = self.keys_by_name.entry(name.clone()).or_default();
-            if let Some(key) = key
-                && keys.insert(key.into())
-            {
-                self.size += 1;
-            }
-        }
-    }
-
-    fn is_used(&self, name: &str, key: &str) -> bool {
-        self.keys_by_name
-            .get(name)
-            .is_some_and(|keys| keys.contains(key))
-    }
-}
-
-/// One of 64 bits, by a name's length and its ends.
-fn mark(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
-    let ends = end(bytes.first()) * 7 + end(bytes.last()) * 3;
-    1 << ((ends + bytes.len()) % 64)
-}
-
 impl std::fmt::Debug for Models {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Models")
@@ -721,9 +647,6 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The largest model that is read; an engine's own limit for a deployment is far above what people draw.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
-
-/// Names of initiators, and the keys of their models, that are remembered.
-const MAX_KNOWN: usize = 10_000;
 
 /// How long a model is kept by its definition's id. The engine never changes one, but a database made anew
 /// may give its id to another.
