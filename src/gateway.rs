@@ -17,7 +17,7 @@ use crate::access::AccessRules;
 use crate::access_log::AccessLog;
 use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
-use crate::engine::{EngineError, Nodes};
+use crate::engine::{EngineError, EngineService, Nodes};
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::json_body::JsonBodies;
@@ -126,12 +126,7 @@ pub fn stack<E>(
 + Sync
 + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     let r = resources;
     let asked_once = r.credentials.layer(engine.clone());
@@ -251,21 +246,9 @@ fn limit_rate(resources: &Resources, stage: RateLimitStage) -> LimitRateLayer {
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.
-fn asked_by_us<E>(
-    resources: &Resources,
-    engine: E,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ use<E>
+fn asked_by_us<E>(resources: &Resources, engine: E) -> impl EngineService<Problem> + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     ServiceBuilder::new()
         .layer(resources.credentials.clone())
@@ -273,21 +256,9 @@ where
 }
 
 /// The engine within its time, and tried again where that does no harm.
-fn reached<E>(
-    resources: &Resources,
-    engine: E,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ use<E>
+fn reached<E>(resources: &Resources, engine: E) -> impl EngineService<Problem> + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     ServiceBuilder::new()
         // above the retries, so that all of them together have one budget

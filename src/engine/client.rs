@@ -205,6 +205,8 @@ async fn exchange(
         request.headers_mut().insert(HOST, pool.host.clone());
     }
     *request.version_mut() = http::Version::HTTP_11;
+    // Who closes in the middle of an upload may not want it: else its sender could open the breaker.
+    let speaks_of_node = request.body().is_whole();
     // hyper leaves out a GET's body of unknown length unless it is told to send it.
     let body = request.body();
     if !body.is_end_stream()
@@ -249,7 +251,7 @@ async fn exchange(
                             Problem::EngineUnreachable
                         }
                     });
-                    if problem == Problem::EngineUnreachable {
+                    if problem == Problem::EngineUnreachable && speaks_of_node {
                         pools.nodes.failed(node);
                     }
                     let source = Some(source.into());
@@ -346,6 +348,9 @@ impl Pool {
         let now = Instant::now();
         idle.queue
             .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.inner.is_good());
+        for idle in &idle.queue {
+            idle.connection.inner.forget_task();
+        }
         self.count_idle(&idle, worker);
         let Some(oldest) = idle.queue.front() else {
             idle.watched = false;

@@ -109,6 +109,12 @@ impl<T: Read + Write + Unpin> EngineConnection<T> {
         .await;
     }
 
+    /// Lets the task that used it last go, whose memory the wake-up for it holds. Not at the end of each request, as the next one
+    /// is often the same task's.
+    pub(super) fn forget_task(&self) {
+        drop(self.bell.task.take());
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.driver.is_none()
     }
@@ -163,5 +169,33 @@ pub(super) fn frame_now(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hype
     match Pin::new(body).poll_frame(&mut quietly) {
         Poll::Ready(frame) => frame,
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_keeps_no_task_that_is_forgotten() {
+        let (gateway, _engine) = tokio::io::duplex(1024);
+        let mut connection = EngineConnection::over(TokioIo::new(gateway)).await.unwrap();
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let settled = pin!(connection.settle()).poll(&mut Context::from_waker(&waker));
+        assert!(settled.is_ready() && connection.is_good());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2);
+        connection.forget_task();
+        assert_eq!(Arc::strong_count(&task), 1);
+        assert!(connection.is_good());
     }
 }

@@ -360,6 +360,7 @@ impl Recording {
             record.set_operation(matched);
         }
         let findings = &self.findings;
+        record.trace_id = findings.trace_id().map(|id| id.as_str().to_owned());
         record.outcome = self.outcome;
         record.code = self.code;
         record.status = self.status;

@@ -79,7 +79,8 @@ where
             self.response
         };
         let mut progress = None;
-        let request = if request.body().is_end_stream() {
+        // One that is whole is not sent by the client any more.
+        let request = if request.body().is_whole() {
             request
         } else {
             let shared = progress.insert(Arc::new(Progress::default())).clone();

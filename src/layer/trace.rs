@@ -1,7 +1,8 @@
 //! A span for each request as its client sees it, and the trace it belongs to.
 //!
 //! The span begins when the request's head has been read and ends with the answer's body. It continues the trace of a valid
-//! `traceparent`; without one it begins a trace, and a `tracestate` that belongs to none goes. Names and attributes are those of
+//! `traceparent`; without one it begins a trace, and a `tracestate` that belongs to none goes. That a trace is sampled is believed of
+//! trusted proxies: of what others call sampled, no larger share is than of the traces that begin here. Names and attributes are those of
 //! OpenTelemetry's conventions for HTTP servers, with one exception: a path stands there as its route, since paths hold ids, and queries
 //! never do.
 //!
@@ -28,7 +29,7 @@ use crate::body::Guarded;
 use crate::forwarded::{Forwarded, TrustedProxies};
 use crate::request_info::{Findings, RequestInfo};
 use crate::trace_context::{self, TRACESTATE, TraceParent};
-use crate::traces::{self, ABORTED, Traces, set};
+use crate::traces::{self, ABORTED, SaidBy, Traces, set};
 
 /// Makes a span of each request; see the [module](self).
 #[derive(Debug, Clone)]
@@ -41,7 +42,8 @@ struct Rules {
 }
 
 impl TraceLayer {
-    /// Clients' addresses are taken from what `trusted` proxies say. Without `traces` it does nothing.
+    /// Clients' addresses, and which traces are sampled, are taken from what `trusted` proxies say. Without `traces` it does
+    /// nothing.
     #[must_use]
     pub fn new(traces: impl Into<Option<Traces>>, trusted: TrustedProxies) -> Self {
         let traces = traces.into();
@@ -98,7 +100,14 @@ impl Rules {
         let Self { traces, trusted } = self;
         let parent = context_of(request);
         let method = method_label(request.method());
-        let span = traces.begin(method, SpanKind::Server, parent);
+        let peer = request.extensions().get::<RequestInfo>();
+        let peer = peer.and_then(|info| info.peer);
+        let said_by = if peer.is_some_and(|peer| trusted.contains(peer.address)) {
+            SaidBy::Trusted
+        } else {
+            SaidBy::Stranger
+        };
+        let span = traces.begin(method, SpanKind::Server, parent, said_by);
         let context = span.span_context().clone();
         let findings = request.extensions().get::<Findings>().cloned();
         // It is none once the provider has been shut down.

@@ -21,7 +21,7 @@ use super::observe::method_label;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 use crate::trace_context::TRACEPARENT;
-use crate::traces::{self, ABORTED, Traces, set};
+use crate::traces::{self, ABORTED, SaidBy, Traces, set};
 
 /// Makes a span of each call of the engine; see the [module](self).
 #[derive(Debug, Clone)]
@@ -90,7 +90,8 @@ impl Rules {
     /// The span, where it is recorded; the engine hears of it in any case.
     fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<Span> {
         let method = method_label(request.method());
-        let mut span = self.traces.begin(method, SpanKind::Client, parent);
+        let (kind, said_by) = (SpanKind::Client, SaidBy::Trusted);
+        let mut span = self.traces.begin(method, kind, parent, said_by);
         let context = span.span_context();
         if let Some(value) = traces::traceparent(context).filter(|_| context.is_valid()) {
             request.headers_mut().insert(TRACEPARENT, value);

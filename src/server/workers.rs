@@ -12,19 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as HttpBody;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tower::Service;
 use tracing::{debug, error, warn};
 
-use super::{Connections, Server, drain};
-use crate::body::{Body, BoxError};
+use super::{Connections, Server, Stack, drain};
 use crate::worker;
 
 impl Server {
@@ -32,23 +26,13 @@ impl Server {
     ///
     /// # Errors
     /// A thread or its runtime cannot be had.
-    pub async fn serve_on<S, R>(
+    pub async fn serve_on<S: Stack>(
         self,
         workers: NonZeroUsize,
         connections: Connections<S>,
         shutdown: impl Future<Output = ()>,
         grace: Duration,
-    ) -> io::Result<()>
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+    ) -> io::Result<()> {
         let connections = Arc::new(connections);
         // Nothing is sent over these: an end is the word.
         let (stop, mut stopping) = watch::channel(());
@@ -77,8 +61,8 @@ impl Server {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let stopped = async { drop(stopping.changed().await) };
-                    let graceful = worker.accept(listener, others, stopped).await;
-                    let _ = tell.send(graceful);
+                    let draining = worker.accept(listener, others, stopped).await;
+                    let _ = tell.send(draining);
                     let _ = cutting.changed().await;
                     worker.tasks.shutdown().await;
                 }
@@ -89,10 +73,10 @@ impl Server {
 
         shutdown.await;
         drop(stop);
-        let graceful = told
+        let draining = told
             .await
             .map_err(|_| io::Error::other("the thread that accepts has ended"))?;
-        drain(graceful, grace).await;
+        drain(draining, grace).await;
         drop(cut);
         let _ = ended.recv().await;
         Ok(())
@@ -131,8 +115,7 @@ pub(super) struct Other {
 /// What belongs to a new connection.
 struct Arrived {
     peer: SocketAddr,
-    watcher: Watcher,
-    handshakes: watch::Receiver<()>,
+    draining: watch::Receiver<()>,
     place: Place,
 }
 
@@ -148,17 +131,7 @@ impl Drop for Place {
     }
 }
 
-impl<S, R> Worker<S>
-where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
+impl<S: Stack> Worker<S> {
     pub(super) fn new(connections: Arc<Connections<S>>) -> Self {
         Self {
             connections,
@@ -167,26 +140,24 @@ where
         }
     }
 
-    /// Accepts for all until `stopped`; then nobody can connect any more, and no handshake goes on.
+    /// Accepts for all until `stopped`; then nobody can connect any more, and what is returned tells all connections to end.
     pub(super) async fn accept(
         &mut self,
         listener: TcpListener,
         others: Vec<Other>,
         stopped: impl Future<Output = ()>,
-    ) -> GracefulShutdown {
-        let graceful = GracefulShutdown::new();
+    ) -> watch::Sender<()> {
+        let (drain, _) = watch::channel(());
         let slots = self.connections.most();
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         if let Some(tls) = self.connections.tls() {
             self.tasks.spawn(tls.clone().keep_fresh());
         }
-        // Who shakes hands has asked for nothing yet, and is not waited for.
-        let (_shaking, handshakes) = watch::channel(());
         tokio::pin!(stopped);
         loop {
             let (stream, peer, slot) = tokio::select! {
                 biased;
-                () = &mut stopped => return graceful,
+                () = &mut stopped => return drain,
                 Some(_) = self.tasks.join_next() => continue,
                 accepted = accept(&listener, &slots) => accepted,
             };
@@ -200,8 +171,7 @@ where
             open.fetch_add(1, Ordering::Relaxed);
             let arrived = Arrived {
                 peer,
-                watcher: graceful.watcher(),
-                handshakes: handshakes.clone(),
+                draining: drain.subscribe(),
                 place: Place { open, _slot: slot },
             };
             match fewest {
@@ -220,11 +190,10 @@ where
         self.tasks.spawn(async move {
             let Arrived {
                 peer,
-                watcher,
-                handshakes,
+                draining,
                 place,
             } = arrived;
-            connections.serve(stream, peer, watcher, handshakes).await;
+            connections.serve(stream, peer, draining).await;
             drop(place);
         });
     }
@@ -275,13 +244,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 mod tests {
     use std::net::Ipv4Addr;
 
+    use bytes::Bytes;
     use http::header::HOST;
+    use http::{Request, Response};
     use http_body_util::{BodyExt, Empty};
     use hyper::client::conn::http1;
     use hyper_util::rt::TokioIo;
     use tower::service_fn;
 
     use super::*;
+    use crate::body::Body;
     use crate::server::Limits;
 
     fn limits() -> Limits {

@@ -183,6 +183,21 @@ async fn what_writes_is_recorded_and_what_reads_is_not() {
 }
 
 #[tokio::test]
+async fn a_record_names_the_trace_of_its_request() {
+    let audited = Audited::with(|_| ()).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = audited
+        .world
+        .request(Method::POST, "/api/task/7/complete")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-00"))
+        .header(CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(Bytes::from_static(b"{}")));
+    audited.world.send(request.unwrap()).await;
+    let records = audited.records().await;
+    assert_eq!(records[0]["trace_id"], trace, "{records:?}");
+}
+
+#[tokio::test]
 async fn denials_are_recorded_and_never_reach_the_engine() {
     let audited = Audited::with(|config| {
         config.access.rules = vec![config::Rule {

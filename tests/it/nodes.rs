@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bpmgate::body::Body;
+use bpmgate::body::{Body, BoxError};
 use bpmgate::config::Config;
 use bpmgate::demo::engine::{Engine, Script};
 use bpmgate::demo::issuer::Issuer;
@@ -116,6 +116,30 @@ async fn requests_take_turns_and_those_that_are_held_count() {
     for held in held {
         assert_eq!(soon("the answer", held).await.unwrap(), 200);
     }
+}
+
+/// Else whoever sends what an engine does not want could have its nodes left out.
+#[tokio::test]
+async fn a_node_that_breaks_off_uploads_is_not_left_out() {
+    let cluster = Cluster::start(2, |config| config.engine.breaker.failures = 3).await;
+    cluster.nodes[0].script("/engine-rest/upload", Script::CloseUnread);
+    cluster.nodes[1].script("/engine-rest/upload", Script::Upload);
+    let mut broken = 0;
+    while broken < 6 {
+        let frame = || Ok::<_, BoxError>(http_body::Frame::data(Bytes::from(vec![b'x'; 64 << 10])));
+        let frames = futures_util::stream::iter(std::iter::repeat_with(frame).take(64));
+        let mut request = cluster.request(Method::POST, "/api/upload");
+        *request.body_mut() = Body::stream(http_body_util::StreamBody::new(frames));
+        let answer = cluster.client().await.send(request).await.unwrap();
+        let status = whole(answer).await.unwrap().status().as_u16();
+        assert!(matches!(status, 200 | 502), "{status}");
+        broken += usize::from(status == 502);
+    }
+    let before = cluster.nodes[0].request_count();
+    for _ in 0..4 {
+        cluster.send(Method::GET, "/api/task").await;
+    }
+    assert_eq!(cluster.nodes[0].request_count() - before, 2);
 }
 
 #[tokio::test]
