@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct RequestInfo {
     pub peer: Option<Peer>,
     /// When the request's head had been read.
     pub received: Instant,
+    /// The time of day then.
+    pub time: SystemTime,
 }
 
 impl RequestInfo {

@@ -5,7 +5,7 @@
 //! before its next request it is [looked at](EngineConnection::is_good).
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -119,28 +119,29 @@ impl<T: Read + Write + Unpin> EngineConnection<T> {
         self.driver.is_none()
     }
 
-    /// Sends a request, and waits for the head of its answer.
-    ///
-    /// # Errors
-    /// With the request, where nothing of it was sent.
-    pub(super) async fn send(
+    /// Sends a request as soon as it is [polled](Self::poll_answer).
+    pub(super) fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let answer = self.sender.try_send_request(request);
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<T>
+    {
         // It can be ready only after the connection moved; a budget of its own would end a wait that nobody ends.
-        let mut answer = pin!(unconstrained(answer));
-        poll_fn(|cx| {
-            self.drive(cx);
-            let answered = answer
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()));
-            if answered.is_ready() {
-                self.rest();
-            }
-            answered
-        })
-        .await
+        unconstrained(self.sender.try_send_request(request))
+    }
+
+    /// Waits for the head of the answer to what was [sent](Self::send); an error has the request, where nothing of it was
+    /// sent.
+    pub(super) fn poll_answer<A: Future>(
+        &mut self,
+        answer: Pin<&mut A>,
+        cx: &Context<'_>,
+    ) -> Poll<A::Output> {
+        self.drive(cx);
+        let answered = answer.poll(&mut Context::from_waker(Waker::noop()));
+        if answered.is_ready() {
+            self.rest();
+        }
+        answered
     }
 
     /// The next frame of the answer's body.

@@ -15,7 +15,7 @@ pub fn with_text(format: LogFormat, line: &AccessLine<'_>, write: impl FnOnce(&[
     SCRATCH.with_borrow_mut(|scratch| {
         let Scratch { clock, text } = scratch;
         text.clear();
-        let stamp = clock.at(SystemTime::now());
+        let stamp = clock.at(line.time);
         match format {
             LogFormat::Text => {
                 text.push_str(stamp);
@@ -283,6 +283,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_fmt() {
         let plain = AccessLine {
+            time: SystemTime::now(),
             method: "GET",
             route: "/task",
             operation: "getTasks",
