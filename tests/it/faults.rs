@@ -5,5 +5,6 @@ mod connections;
 mod crowds;
 mod engine;
 mod issuer;
+#[cfg(target_os = "linux")]
 mod machine;
 mod nodes;

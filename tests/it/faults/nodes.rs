@@ -88,7 +88,8 @@ struct Told {
 struct Loaded {
     world: Arc<Watched>,
     nodes: Vec<(RawEngine, Notes)>,
-    gets: Arc<AtomicUsize>,
+    /// What each client has read.
+    gets: Arc<[AtomicUsize; CLIENTS]>,
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<Told>>>,
 }
@@ -106,7 +107,7 @@ impl Loaded {
         let addresses: Vec<_> = nodes.iter().map(|(node, _)| node.address()).collect();
         let world = Arc::new(Watched::start(&addresses, &[]).await);
         world.nodes_down(&[]).await;
-        let (gets, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (gets, stop) = (Arc::<[_; CLIENTS]>::default(), Arc::<AtomicBool>::default());
         let clients = (0..CLIENTS)
             .map(|number| {
                 let (world, stop, gets) = (world.clone(), stop.clone(), gets.clone());
@@ -124,8 +125,24 @@ impl Loaded {
 
     /// Waits until so many more have been read.
     async fn passed(&self, more: usize) {
-        let goal = self.gets.load(Ordering::SeqCst) + more;
-        eventually("more requests", || self.gets.load(Ordering::SeqCst) >= goal).await;
+        let read = || -> usize { self.read().iter().sum() };
+        let goal = read() + more;
+        eventually("more requests", || read() >= goal).await;
+    }
+
+    /// Waits until whatever was on its way now has ended: each client has one request at a time, and reads after it.
+    async fn all_passed(&self) {
+        let before = self.read();
+        let has_passed = |(now, before): (&usize, &usize)| *now > before + 1;
+        eventually("all clients", || {
+            self.read().iter().zip(&before).all(has_passed)
+        })
+        .await;
+    }
+
+    fn read(&self) -> Vec<usize> {
+        let gets = self.gets.iter().map(|gets| gets.load(Ordering::SeqCst));
+        gets.collect()
     }
 
     /// Ends a node as a crash does; gives its address and its notes.
@@ -179,7 +196,7 @@ async fn read_and_start(
     number: usize,
     world: Arc<Watched>,
     stop: Arc<AtomicBool>,
-    gets: Arc<AtomicUsize>,
+    gets: Arc<[AtomicUsize; CLIENTS]>,
 ) -> Vec<Told> {
     let client = Client::connect(world.gateway.address, Protocol::Http1).await;
     let ask = async |method: Method, path: &str, body: String| {
@@ -197,7 +214,7 @@ async fn read_and_start(
         }
         let answer = ask(Method::GET, "/api/task", String::new()).await;
         assert_eq!(answer.status(), 200, "{:?}", answer.body());
-        gets.fetch_add(1, Ordering::SeqCst);
+        gets[number].fetch_add(1, Ordering::SeqCst);
         let key = format!("key-{number}-{count}");
         let asked = Instant::now();
         let body = json!({"businessKey": key}).to_string();
@@ -254,19 +271,7 @@ async fn nodes_that_fail_their_check_before_they_restart_cost_nothing_under_load
         let address = node.address();
         notes.is_leaving.store(true, Ordering::SeqCst);
         loaded.world.nodes_down(&[address]).await;
-        // What was on its way there has come, and was answered.
-        let mut last = usize::MAX;
-        soon("its last request", async {
-            loop {
-                let seen = notes.requests.load(Ordering::SeqCst);
-                if seen == last {
-                    return;
-                }
-                last = seen;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        })
-        .await;
+        loaded.all_passed().await;
         let gone = loaded.end(place).await;
         loaded.passed(200).await;
         loaded.come_back(place, gone).await;
