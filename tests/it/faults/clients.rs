@@ -13,7 +13,8 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Protocol, World, bearer, code, eventually, soon, whole};
+use crate::apart::Apart;
+use crate::support::{Protocol, Raw, World, bearer, code, eventually, soon, whole};
 
 /// A time that must pass in a test: short, and longer than anything that should come before.
 const SHORT: Duration = Duration::from_millis(400);
@@ -288,4 +289,97 @@ async fn an_upload_keeps_its_place_after_an_early_answer() {
         let freed = async { while world.get("/api/engine").await.status() != 200 {} };
         soon("the place", freed).await;
     }
+}
+
+/// Each row: where the client goes, what it has sent by then, how often the engine has seen it, and how it is logged and counted.
+/// Who goes within a body may still read, so it is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_is_logged_and_counted_and_leaves_nothing_behind() {
+    const MANY: usize = 20;
+    const RESTS: (&str, &str) = ("request_timeout", "rejected");
+    const GOES: (&str, &str) = ("aborted", "aborted");
+    let world = Apart::start(&[]).await;
+    let (engine, address) = (&world.engine, world.gateway.address);
+    let hold = |path: &str| engine.script(path, Script::HangBeforeHeaders);
+    hold("/engine-rest/silent");
+    hold("/engine-rest/process-definition");
+    engine.script("/engine-rest/upload", Script::Upload);
+    let (length, framing) = (1 << 40, Framing::Chunked);
+    engine.script("/engine-rest/long", Script::Download { length, framing });
+    let json = "Content-Type: application/json\r\n";
+    let rows = [
+        (
+            "in-a-start",
+            format!("POST {START}"),
+            format!("{json}Content-Length: 9\r\n\r\n{{"),
+            0,
+            RESTS,
+        ),
+        (
+            "in-an-upload",
+            "POST /api/upload".to_owned(),
+            "Content-Length: 9\r\n\r\n{".to_owned(),
+            1,
+            RESTS,
+        ),
+        (
+            "before-the-answer",
+            "GET /api/silent".to_owned(),
+            "\r\n".to_owned(),
+            1,
+            GOES,
+        ),
+        (
+            "before-a-start-is-answered",
+            format!("POST {START}"),
+            format!("{json}Content-Length: 2\r\n\r\n{{}}"),
+            1,
+            GOES,
+        ),
+        (
+            "in-the-answer",
+            "GET /api/long".to_owned(),
+            "\r\n".to_owned(),
+            1,
+            GOES,
+        ),
+    ];
+    let files = world.gateway.open_files();
+    let memory = world.gateway.memory("VmRSS");
+    for (what, line, rest, seen, (logged, counted_as)) in rows {
+        let logged = format!("outcome=\"{logged}\"");
+        let outcome = format!("outcome=\"{counted_as}\"");
+        engine.forget_requests();
+        let counted = world.sum("bpmgate_requests_total", &outcome).await;
+        let token = &world.token;
+        let mut clients = Vec::new();
+        for _ in 0..MANY {
+            let mut client = Raw::connect(address).await;
+            client.write(format!("{line} HTTP/1.1\r\nHost: g\r\nX-Request-Id: {what}\r\nAuthorization: {token}\r\n{rest}")).await;
+            clients.push(client);
+        }
+        let all = u64::try_from(MANY).unwrap();
+        world.is_exactly("bpmgate_requests_in_flight", all).await;
+        eventually(what, || engine.request_count() == seen * MANY).await;
+        if what == "in-the-answer" {
+            for client in &mut clients {
+                assert_eq!(client.head().await.status, 200);
+            }
+        }
+        drop(clients);
+        let id = format!("request_id=\"{what}\"");
+        eventually("the log", || {
+            let log = world.gateway.log.lock().unwrap();
+            let told = log.lines().filter(|line| line.contains(&logged));
+            told.filter(|line| line.contains(&id)).count() == MANY
+        })
+        .await;
+        let now = world.sum("bpmgate_requests_total", &outcome).await;
+        assert_eq!(now - counted, all, "{what}");
+        world.calms_down_to(files).await;
+        assert_eq!(engine.request_count(), seen * MANY, "{what}: no more came");
+        assert_eq!(world.status(token).await, 200, "{what}");
+    }
+    let highest = world.gateway.memory("VmHWM").saturating_sub(memory);
+    assert!(highest < 32 << 20, "{highest} bytes more at the highest");
 }

@@ -1,17 +1,21 @@
 //! What goes wrong at the engine, and that nobody takes it for something right.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bpmgate::body::Body;
 use bpmgate::demo::engine::{Framing, Script};
-use bpmgate::demo::raw::{RawEngine, Then, read_request};
+use bpmgate::demo::raw::{RawEngine, Then, read_request, reset};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
-use crate::support::{Protocol, World, code, eventually, soon, whole};
+use crate::apart::Apart;
+use crate::support::{Client, Protocol, World, code, eventually, soon, whole};
 
 /// A time that must pass in a test: short, and longer than anything that should come before.
 const SHORT: Duration = Duration::from_millis(400);
@@ -318,4 +322,238 @@ async fn an_http2_stream_that_breaks_leaves_the_others_alone() {
         world.engine.release(1);
     });
     assert_eq!(whole(slow.unwrap()).await.unwrap().status(), 200);
+}
+
+/// What an engine does with a request once it has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Silent,
+    Closes,
+    Resets,
+    ClosesInTheHead,
+    Garbage,
+    /// Header after header, for ever.
+    EndlessHeaders,
+    /// One header that does not end.
+    EndlessHeader,
+    /// The same, a byte at a time.
+    SlowHeader,
+    /// `103` after `103`, for ever.
+    EndlessInterim,
+}
+
+/// An engine whose mood can change, and what it has read.
+struct Moody {
+    engine: RawEngine,
+    mood: Arc<Mutex<Mood>>,
+    read: Arc<Mutex<Vec<String>>>,
+}
+
+impl Moody {
+    async fn start() -> Self {
+        let mood = Arc::new(Mutex::new(Mood::Well));
+        let read = Arc::<Mutex<Vec<_>>>::default();
+        let (feels, notes) = (mood.clone(), read.clone());
+        let engine = RawEngine::start(move |_, mut stream| {
+            let (mood, read) = (feels.clone(), notes.clone());
+            async move {
+                loop {
+                    let request = read_request(&mut stream).await?;
+                    let mood = *mood.lock().unwrap();
+                    let line = request.head_text();
+                    let method = line.split(' ').next().unwrap().to_owned();
+                    read.lock().unwrap().push(method);
+                    match mood {
+                        Mood::Well => stream.write_all(WELL).await?,
+                        Mood::Silent => return std::future::pending().await,
+                        Mood::Closes => return Ok(()),
+                        Mood::Resets => return reset(stream),
+                        Mood::ClosesInTheHead => return stream.write_all(&WELL[..20]).await,
+                        Mood::Garbage => stream.write_all(b"\0\0no HTTP at all\r\n\r\n").await?,
+                        Mood::EndlessHeaders => {
+                            stream.write_all(b"HTTP/1.1 200 \r\n").await?;
+                            let header = "X-Long: 0123456789abcdef\r\n".repeat(1000);
+                            return endless(stream, header.as_bytes(), None).await;
+                        }
+                        Mood::EndlessHeader => {
+                            stream.write_all(b"HTTP/1.1 200 \r\nX-Long: ").await?;
+                            return endless(stream, &[b'x'; 16 << 10], None).await;
+                        }
+                        Mood::SlowHeader => {
+                            stream.write_all(b"HTTP/1.1 200 \r\nX-Long: ").await?;
+                            return endless(stream, b"x", Some(SHORT / 20)).await;
+                        }
+                        Mood::EndlessInterim => {
+                            let interim = "HTTP/1.1 103 \r\nLink: </a>\r\n\r\n".repeat(10);
+                            return endless(stream, interim.as_bytes(), Some(SHORT / 100)).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self {
+            engine: engine.await.unwrap(),
+            mood,
+            read,
+        }
+    }
+
+    /// How many requests of this method it has read.
+    fn count(&self, method: &str) -> usize {
+        let read = self.read.lock().unwrap();
+        read.iter().filter(|read| *read == method).count()
+    }
+}
+
+/// Sends the same again and again until nobody takes it.
+async fn endless(
+    mut stream: TcpStream,
+    bytes: &[u8],
+    pause: Option<Duration>,
+) -> std::io::Result<()> {
+    loop {
+        stream.write_all(bytes).await?;
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+const WELL: &[u8] = b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n[]";
+
+/// Each row: what the client sees, how it is counted, and how often a read and a start are sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_is_answered_logged_and_counted_and_leaves_nothing_behind() {
+    let rows = [
+        (Mood::Silent, 504, "engine_timeout", "timeout", 1),
+        (Mood::Closes, 502, "engine_unreachable", "engine_error", 4),
+        (Mood::Resets, 502, "engine_unreachable", "engine_error", 4),
+        (
+            Mood::ClosesInTheHead,
+            502,
+            "engine_unreachable",
+            "engine_error",
+            4,
+        ),
+        (Mood::Garbage, 502, "engine_bad_answer", "engine_error", 1),
+        (
+            Mood::EndlessHeaders,
+            502,
+            "engine_bad_answer",
+            "engine_error",
+            1,
+        ),
+        (
+            Mood::EndlessHeader,
+            502,
+            "engine_bad_answer",
+            "engine_error",
+            1,
+        ),
+        (Mood::SlowHeader, 504, "engine_timeout", "timeout", 1),
+        (Mood::EndlessInterim, 504, "engine_timeout", "timeout", 1),
+    ];
+    let moody = Moody::start().await;
+    let url = moody.engine.url();
+    let world = Apart::over(
+        moody,
+        &url,
+        &[
+            ("ENGINE__TIMEOUTS__RESPONSE", "400ms"),
+            ("ENGINE__RETRY__BACKOFF", "10ms"),
+            ("ENGINE__RETRY__BUDGET_PERCENT", "100"),
+            ("ENGINE__RETRY__BUDGET_FLOOR", "1000"),
+        ],
+    )
+    .await;
+    let engine = &world.engine;
+    let feels = |mood| *engine.mood.lock().unwrap() = mood;
+    let ask = async |method: Method, path: &str, id: &str| {
+        let client = Client::connect(world.gateway.address, Protocol::Http1).await;
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header(AUTHORIZATION, &world.token)
+            .header("x-request-id", id);
+        let answer = client.send(request.body(Body::empty()).unwrap()).await;
+        whole(answer.unwrap()).await.unwrap()
+    };
+    let files = world.gateway.open_files();
+    let memory = world.gateway.memory("VmRSS");
+    for (mood, status, problem, outcome, reads) in rows {
+        let what = format!("{mood:?}");
+        let outcome = format!("outcome=\"{outcome}\"");
+        let counted = world.sum("bpmgate_requests_total", &outcome).await;
+        let retries = world.metric("bpmgate_engine_retries_total").await;
+        engine.read.lock().unwrap().clear();
+        feels(mood);
+        for (method, path) in [(Method::GET, "/api/task"), (Method::POST, START)] {
+            // Several at once, so that what one holds would show.
+            let asking = (0..5).map(|_| ask(method.clone(), path, &what));
+            for answer in futures_util::future::join_all(asking).await {
+                assert_eq!(answer.status(), status, "{what} {method}");
+                assert_eq!(code(answer.body()), problem, "{what} {method}");
+            }
+        }
+        assert_eq!(engine.count("GET"), 5 * reads, "{what}");
+        assert_eq!(engine.count("POST"), 5, "{what}: never twice");
+        let line = format!("outcome=\"{problem}\"");
+        let id = format!("request_id=\"{what}\"");
+        eventually("the log", || {
+            let log = world.gateway.log.lock().unwrap();
+            let told = log.lines().filter(|log| log.contains(&line));
+            told.filter(|log| log.contains(&id)).count() == 10
+        })
+        .await;
+        let now = world.sum("bpmgate_requests_total", &outcome).await;
+        assert_eq!(now - counted, 10, "{what}");
+        let now = world.metric("bpmgate_engine_retries_total").await;
+        assert_eq!(now - retries, 5 * (reads as u64 - 1), "{what}");
+
+        feels(Mood::Well);
+        world.calms_down_to(files).await;
+        assert_eq!(ask(Method::GET, "/api/task", "well").await.status(), 200);
+    }
+    let highest = world.gateway.memory("VmHWM").saturating_sub(memory);
+    assert!(highest < 32 << 20, "{highest} bytes more at the highest");
+}
+
+/// Its machine is gone, or its queue is full: nobody answers the first packet.
+#[tokio::test]
+async fn an_engine_that_takes_no_connection_is_502_and_was_sent_nothing() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let engine = socket.listen(1).unwrap();
+    let address = engine.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(queued) = timeout(SHORT, TcpStream::connect(address)).await {
+        queue.push(queued.unwrap());
+    }
+    let url = format!("http://{address}/engine-rest");
+    let world = World::over((), &url, |config| {
+        config.engine.timeouts.connect = SHORT;
+        config.engine.retry.attempts = 1;
+    })
+    .await;
+    for (method, path) in [(Method::GET, "/api/x"), (Method::POST, START)] {
+        let asked = Instant::now();
+        let request = world.request(method, path).body(Body::empty()).unwrap();
+        let answer = world.send(request).await;
+        assert_eq!(
+            (answer.status(), code(answer.body()).as_str()),
+            (StatusCode::BAD_GATEWAY, "engine_unreachable")
+        );
+        assert!(asked.elapsed() >= 2 * SHORT, "it was tried twice");
+    }
+    // Whoever is in the queue now, is none of the gateway's.
+    let waiting = queue.len();
+    drop(queue);
+    for _ in 0..waiting {
+        let (mut stream, _) = soon("the queue", engine.accept()).await.unwrap();
+        let mut read = Vec::new();
+        soon("its end", stream.read_to_end(&mut read))
+            .await
+            .unwrap();
+        assert!(read.is_empty(), "{}", String::from_utf8_lossy(&read));
+    }
 }

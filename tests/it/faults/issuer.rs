@@ -9,8 +9,11 @@ use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::{Request, StatusCode};
 use serde_json::json;
 
+use crate::apart::Apart;
 use crate::problem::refused;
-use crate::support::{Client, Gateway, Protocol, World, alice, config, eventually, soon, whole};
+use crate::support::{
+    Client, Gateway, Protocol, World, alice, bearer, config, eventually, soon, whole,
+};
 use crate::tokens::{ask_with, invalid, ok, token};
 
 #[tokio::test]
@@ -77,4 +80,84 @@ async fn an_issuer_that_is_down_at_the_start_stops_nobody_for_longer_than_it_is_
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_an_issuer_does_known_keys_serve_on_and_it_is_logged_counted_and_bounded() {
+    const FAILED: &str = "key refresh failed";
+    let elsewhere = Issuer::start().await.unwrap();
+    let mut world = Apart::start(&[
+        ("ISSUERS__0__JWKS_COOLDOWN", "10ms"),
+        ("ISSUERS__0__JWKS_REFRESH", "50ms"),
+        ("ISSUERS__0__JWKS_TIMEOUT", "200ms"),
+    ])
+    .await;
+    let refreshes = |name: &str, result: &str| {
+        format!("bpmgate_jwks_refreshes_total{{issuer=\"{name}\",result=\"{result}\"}}")
+    };
+    let name = world.issuer.url();
+    let (success, failure) = (refreshes(&name, "success"), refreshes(&name, "failure"));
+    let files = world.gateway.open_files();
+    let memory = world.gateway.memory("VmRSS");
+    let ghost = {
+        let header = json!({"alg": "RS256", "kid": "ghost"}).to_string();
+        let signed = world.issuer.sign(header.as_bytes(), b"{}");
+        format!("Bearer {signed}")
+    };
+    let mut told = 0;
+    for fault in [
+        Fault::Status(StatusCode::INTERNAL_SERVER_ERROR),
+        Fault::Close,
+        Fault::Hang,
+        Fault::Slow(Duration::from_millis(10)),
+        Fault::TooLarge(10 << 20),
+        Fault::Endless,
+        Fault::Text("{\"keys\":[]}"),
+        Fault::Text("<html>"),
+        Fault::Redirect(elsewhere.jwks_url()),
+    ] {
+        let failures = world.metric(&failure).await;
+        world.issuer.set_fault(fault.clone());
+        world.until(&failure, failures + 3).await;
+        // A token that was seen before, a new one, and one of a key that nobody knows: none waits for the issuer for long.
+        let new = bearer(&world.issuer, "new", "new@example.org", "New");
+        for (token, status) in [(&world.token, 200), (&new, 200), (&ghost, 401)] {
+            let asked = std::time::Instant::now();
+            assert_eq!(world.status(token).await, status, "{fault:?}");
+            assert!(asked.elapsed() < Duration::from_secs(10), "{fault:?}");
+        }
+        told += 1;
+        eventually(FAILED, || world.gateway.logged(FAILED) == told).await;
+        world.issuer.set_fault(Fault::None);
+        let successes = world.metric(&success).await;
+        world.until(&success, successes + 1).await;
+        assert_eq!(world.gateway.logged(FAILED), told, "{fault:?}: told once");
+    }
+    let highest = world.gateway.memory("VmHWM").saturating_sub(memory);
+    assert!(highest < 16 << 20, "{highest} bytes more at the highest");
+
+    // A rotation: those of both keys are let in, then those of the new one alone.
+    let old = world.token.clone();
+    world.issuer.rotate(OldKeys::Kept).unwrap();
+    let new = bearer(&world.issuer, "good", "good@example.org", "Good");
+    let changed = "issuer keys changed";
+    eventually(changed, || world.gateway.logged(changed) == 2).await;
+    assert_eq!(
+        (world.status(&old).await, world.status(&new).await),
+        (200, 200)
+    );
+    world.issuer.rotate(OldKeys::Gone).unwrap();
+    let newest = bearer(&world.issuer, "good", "good@example.org", "Good");
+    eventually(changed, || world.gateway.logged(changed) == 3).await;
+    assert_eq!(
+        (world.status(&old).await, world.status(&newest).await),
+        (401, 200)
+    );
+
+    // Nobody listens there any more.
+    let failures = world.metric(&failure).await;
+    world.issuer = Issuer::start().await.unwrap();
+    world.until(&failure, failures + 3).await;
+    assert_eq!(world.status(&newest).await, 200);
+    world.calms_down_to(files).await;
 }
