@@ -8,3 +8,4 @@ mod issuer;
 #[cfg(target_os = "linux")]
 mod machine;
 mod nodes;
+mod soak;

@@ -54,7 +54,7 @@ fn assert_served(what: &str, quiet: usize, meanwhile: usize) {
 }
 
 /// A body, or a head, that comes byte by byte, until it is refused or closed.
-async fn send_slowly(address: SocketAddr, begins: String) -> std::io::Result<()> {
+pub(super) async fn send_slowly(address: SocketAddr, begins: String) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(begins.as_bytes()).await?;
     // Its pace is what it is about: it waits for nothing.

@@ -71,7 +71,7 @@ async fn node(address: SocketAddr, notes: &Notes) -> RawEngine {
     .await
 }
 
-fn business_key(body: &str) -> String {
+pub(super) fn business_key(body: &str) -> String {
     let from = body.find("key-").expect(body);
     let key = &body[from..];
     key[..key.find('"').unwrap()].to_owned()
