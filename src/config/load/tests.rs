@@ -1491,14 +1491,12 @@ fn every_number_may_come_from_the_environment() {
 }
 
 fn numbers_of(value: &serde_json::Value, name: &str, into: &mut Vec<(String, String)>) {
-    match value {
-        serde_json::Value::Object(members) => {
-            for (member, value) in members {
-                let name = format!("{name}__{}", member.to_uppercase());
-                numbers_of(value, &name, into);
-            }
+    if let Some(members) = value.as_object() {
+        for (member, value) in members {
+            let name = format!("{name}__{}", member.to_uppercase());
+            numbers_of(value, &name, into);
         }
-        serde_json::Value::Number(number) => into.push((name.to_owned(), number.to_string())),
-        _ => {}
+    } else if value.is_number() {
+        into.push((name.to_owned(), value.to_string()));
     }
 }

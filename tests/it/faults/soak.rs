@@ -478,30 +478,27 @@ async fn under_load_and_faults_nothing_grows_and_nothing_is_lost() {
     );
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mib = |bytes: u64| bytes >> 20;
-    #[expect(clippy::print_stderr, reason = "the figures of `make test-faults`")]
-    {
-        eprintln!(
-            "soak of {seconds} s: {} reads (the longest {} ms), {} starts ({unknown} of unknown end), {} polls, {} clients gone, {} bad tokens, \
-             {restarts} restarts of the engine, {reloads} reloads\n\
-             memory: {} MiB before, {} MiB in the second quarter, {} MiB in the last, {} MiB at the highest, {} MiB after\n\
-             files: {} before, {} in the second quarter, {} in the last, {} after\nwarnings: {warnings:?}",
-            of(&load.reads),
-            of(&load.longest),
-            told.len(),
-            of(&load.polls),
-            load.gone.load(Ordering::Relaxed),
-            of(&load.refused),
-            mib(quiet.memory),
-            mib(memory.0),
-            mib(memory.1),
-            mib(highest),
-            mib(end.memory),
-            quiet.files,
-            files.0,
-            files.1,
-            end.files,
-        );
-    }
+    eprintln!(
+        "soak of {seconds} s: {} reads (the longest {} ms), {} starts ({unknown} of unknown end), {} polls, {} clients gone, {} bad tokens, \
+         {restarts} restarts of the engine, {reloads} reloads\n\
+         memory: {} MiB before, {} MiB in the second quarter, {} MiB in the last, {} MiB at the highest, {} MiB after\n\
+         files: {} before, {} in the second quarter, {} in the last, {} after\nwarnings: {warnings:?}",
+        of(&load.reads),
+        of(&load.longest),
+        told.len(),
+        of(&load.polls),
+        load.gone.load(Ordering::Relaxed),
+        of(&load.refused),
+        mib(quiet.memory),
+        mib(memory.0),
+        mib(memory.1),
+        mib(highest),
+        mib(end.memory),
+        quiet.files,
+        files.0,
+        files.1,
+        end.files,
+    );
 
     assert!(of(&load.reads) > 20 * seconds, "good callers are served");
     assert!(of(&load.longest) < 10_000, "none waits for long");
