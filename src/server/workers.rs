@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
@@ -150,6 +150,7 @@ impl<S: Stack> Worker<S> {
         let (drain, _) = watch::channel(());
         let slots = self.connections.most();
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
+        let mut reported = None;
         if let Some(tls) = self.connections.tls() {
             self.tasks.spawn(tls.clone().keep_fresh());
         }
@@ -159,7 +160,7 @@ impl<S: Stack> Worker<S> {
                 biased;
                 () = &mut stopped => return drain,
                 Some(_) = self.tasks.join_next() => continue,
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = accept(&listener, &slots, &mut reported) => accepted,
             };
             let fewest = others
                 .iter()
@@ -223,6 +224,7 @@ impl<S: Stack> Worker<S> {
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    reported: &mut Option<Instant>,
 ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     let slot = slots.clone().acquire_owned().await.ok();
     loop {
@@ -230,7 +232,10 @@ async fn accept(
             Ok((stream, peer)) => return (stream, peer, slot),
             // Out of file descriptors, or the client was gone already: neither ends the server.
             Err(error) => {
-                warn!(%error, "accept failed");
+                if reported.is_none_or(|last| last.elapsed() >= REPORT_PAUSE) {
+                    *reported = Some(Instant::now());
+                    warn!(%error, "accept failed");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -239,6 +244,9 @@ async fn accept(
 
 /// The pause after a failed accept, so that a lack of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// From one failed accept that is logged to the next.
+const REPORT_PAUSE: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

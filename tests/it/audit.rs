@@ -391,38 +391,6 @@ async fn a_trusted_proxy_says_who_the_client_is_and_a_stranger_does_not() {
     }
 }
 
-/// `/dev/full` takes no byte: `ENOSPC`, as a full disk.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
-    let world = World::with(|config| {
-        config.telemetry.audit_log = "/dev/full".to_owned();
-        config.access.default = "user".to_owned();
-    })
-    .await;
-    // Nothing was known of the disk before the first record.
-    assert_eq!(send(&world, Method::POST, START, "{}").await.status(), 200);
-    let mut writes = 1;
-    let refusal = soon("a refusal", async {
-        loop {
-            let answer = send(&world, Method::POST, START, "{}").await;
-            if answer.status() != 200 {
-                return answer;
-            }
-            writes += 1;
-        }
-    })
-    .await;
-    assert_eq!(refused(&refusal), (503, "audit_unavailable".to_owned()));
-    assert_eq!(refusal.headers()["retry-after"], "5");
-    assert_eq!(world.engine.request_count(), writes);
-    assert_eq!(world.get("/api/task").await.status(), 200);
-    // A denial that cannot be recorded is refused all the same.
-    let denied = world.get("/engine-rest/user").await;
-    assert_eq!(refused(&denied), (503, "audit_unavailable".to_owned()));
-    assert_eq!(world.engine.request_count(), writes + 1);
-}
-
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_is_an_error_at_the_start() {
     let world = World::start().await;

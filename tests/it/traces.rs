@@ -500,15 +500,28 @@ async fn a_collector_that_is_no_use_costs_the_spans_and_one_line_in_the_log() {
     ] {
         let mut running =
             Running::start(&[(ENDPOINT, url), ("BPMGATE__TELEMETRY__TRACE_QUEUE", "10")]).await;
-        // Far more spans than there is room for; in the time of many batches.
+        // Far more spans than there is room for, and several batches of them.
         for _ in 0..4 {
+            let before = running.counted("failed").await;
             running.ask(50, None).await;
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            soon("a batch", async {
+                let is_over = async || match name {
+                    "hangs" => hangs.posts() > 0,
+                    _ => running.counted("failed").await > before,
+                };
+                while !is_over().await {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
         }
         assert_eq!(running.engine.request_count(), 200, "{name}");
-        while name != "hangs" && running.counted("failed").await == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        soon("the end of all but ten spans", async {
+            while running.counted("dropped").await + running.counted("failed").await < 390 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
         let (dropped, failed) = (
             running.counted("dropped").await,
             running.counted("failed").await,
