@@ -5,7 +5,7 @@
 //! for 30 minutes (engine facts §9), gets that much more.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service};
 
@@ -137,7 +138,9 @@ where
             return Poll::Ready(answer.map_err(Into::into));
         }
         loop {
-            ready!(this.timer.as_mut().poll(cx));
+            // An engine that sends without end, as interim answers, takes all that the task may do at once; a timer that is
+            // asked after that would say each time that it has not been looked at.
+            ready!(pin!(unconstrained(this.timer.as_mut())).poll(cx));
             let moved = this.progress.as_ref().is_some_and(|progress| {
                 progress.frames.swap(0, Ordering::Relaxed) > 0
                     || progress.client_is_late.load(Ordering::Relaxed)

@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::apart::Apart;
-use crate::support::{Client, Protocol, World, code, eventually, soon, whole};
+use crate::support::{Client, Protocol, Raw, World, code, eventually, soon, whole};
 
 /// A time that must pass in a test: short, and longer than anything that should come before.
 const SHORT: Duration = Duration::from_millis(400);
@@ -341,6 +341,8 @@ enum Mood {
     SlowHeader,
     /// `103` after `103`, for ever.
     EndlessInterim,
+    /// The same, without a pause.
+    FastInterim,
 }
 
 /// An engine whose mood can change, and what it has read.
@@ -383,6 +385,12 @@ impl Moody {
                         Mood::SlowHeader => {
                             stream.write_all(b"HTTP/1.1 200 \r\nX-Long: ").await?;
                             return endless(stream, b"x", Some(SHORT / 20)).await;
+                        }
+                        Mood::FastInterim => {
+                            let long = "x".repeat(200);
+                            let interim =
+                                format!("HTTP/1.1 103 \r\nX: {long}\r\n\r\n").repeat(1000);
+                            return endless(stream, interim.as_bytes(), None).await;
                         }
                         Mood::EndlessInterim => {
                             let interim = "HTTP/1.1 103 \r\nLink: </a>\r\n\r\n".repeat(10);
@@ -555,5 +563,27 @@ async fn an_engine_that_takes_no_connection_is_502_and_was_sent_nothing() {
             .await
             .unwrap();
         assert!(read.is_empty(), "{}", String::from_utf8_lossy(&read));
+    }
+}
+
+/// As fast as it can: what it sends is always there to be read, and the deadline holds all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_answers_103_for_ever_is_504() {
+    let moody = Moody::start().await;
+    let url = moody.engine.url();
+    let world = Apart::over(moody, &url, &[("ENGINE__TIMEOUTS__RESPONSE", "400ms")]).await;
+    *world.engine.mood.lock().unwrap() = Mood::FastInterim;
+    let ask = async || {
+        let mut client = Raw::connect(world.gateway.address).await;
+        let token = &world.token;
+        let text = format!("GET /api/x HTTP/1.1\r\nHost: g\r\nAuthorization: {token}\r\n\r\n");
+        client.ask(text).await
+    };
+    let (one, other) = tokio::join!(ask(), ask());
+    for answer in [one, other] {
+        assert_eq!(
+            (answer.status, code(&answer.body).as_str()),
+            (504, "engine_timeout")
+        );
     }
 }
