@@ -177,6 +177,8 @@ pub(super) fn frame_now(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hype
 mod tests {
     use hyper_util::rt::TokioIo;
 
+    use std::pin::pin;
+
     use super::*;
 
     struct Task;
