@@ -1,7 +1,7 @@
 # `make help` lists the tasks.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance oracle jdk fuzz fuzz-short fuzz-api test-deploy deploy-tools release-facts lint format bench bench-instructions bench-peers client client-samples
+.PHONY: help demo frontend node run check test test-browser test-rust test-acceptance test-faults oracle jdk fuzz fuzz-short fuzz-api test-deploy deploy-tools release-facts lint format bench bench-instructions bench-peers client client-samples
 
 # Arguments for the tasks that run bpmgate: make run ARGS="--config my.toml"
 ARGS ?=
@@ -50,6 +50,13 @@ test-rust: ## Run the tests that need nothing but Rust
 
 test-acceptance: jdk ## Run the tests against a real engine alone
 	cargo test --features acceptance --test engine
+
+SOAK ?= 600
+
+# The second line prints its figures.
+test-faults: ## Break the engine, the issuer, clients and the machine; then load and faults for SOAK=600 seconds
+	cargo test --test it faults:: -- --skip faults::soak
+	SOAK=$(SOAK) cargo test --test it faults::soak -- --nocapture
 
 test-browser: frontend ## Drive the demo in Chromium, before the engine in memory; ENGINE=operaton for a real one
 	cargo build --features demo-app

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tracing::info;
 
 /// What is logged of a request: never a token, a raw path or a query.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessLine<'a> {
+    /// When the answer ended.
+    pub time: SystemTime,
     /// A known method, or `_OTHER`.
     pub method: &'static str,
     /// The route as the catalogue writes it, or `-`.

@@ -28,7 +28,7 @@ use crate::body::{Body, BoxError};
 use crate::config::Config;
 use crate::engine::health::NodeReport;
 use crate::engine::nodes::NodeFigures;
-use crate::engine::{EngineError, Nodes};
+use crate::engine::{EngineError, EngineService, Nodes};
 use crate::gateway::Resources;
 use crate::layer::own::json_answer;
 use crate::layer::{ProblemLayer, Problems};
@@ -86,24 +86,9 @@ impl Admin<()> {
         engine: E,
         reloads: &Reloads,
         draining: &Draining,
-    ) -> Result<
-        Admin<
-            impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
-            + Clone
-            + Send
-            + Sync
-            + 'static
-            + use<E>,
-        >,
-        BoxError,
-    >
+    ) -> Result<Admin<impl EngineService<Problem> + use<E>>, BoxError>
     where
-        E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        E::Future: Send,
+        E: EngineService<EngineError>,
     {
         Ok(Admin {
             engine: resources.credentials.layer(engine),
@@ -123,12 +108,7 @@ impl Admin<()> {
 
 impl<E> Admin<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<Problem>,
 {
     /// What serves it, within these limits; [`CONNECTIONS`] at once are enough.
     #[must_use]
@@ -288,12 +268,7 @@ fn issuer_status(issuer: &str, keys: &IssuerKeys) -> Value {
 
 impl<E> Service<Request<Body>> for Admin<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<Problem>,
 {
     type Response = Response<Body>;
     type Error = Problem;

@@ -32,6 +32,9 @@ pub struct Record {
     pub time: SystemTime,
     /// The request's id, which the access log, the client and the engine have too.
     pub request_id: String,
+    /// The trace that it belongs to, as in the access log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// What became of it.
     pub outcome: Outcome,
     /// The code of the problem that the gateway answered with.
@@ -125,6 +128,7 @@ impl Record {
         Self {
             time,
             request_id: request_id.to_owned(),
+            trace_id: None,
             outcome: Outcome::Abandoned,
             code: None,
             status: None,

@@ -18,12 +18,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod deserialize;
 mod diagnostic;
+mod engine;
 pub mod load;
 mod not_yet;
 mod prefix;
@@ -32,15 +32,18 @@ mod reference;
 mod rules;
 mod schema;
 mod secret;
+mod server;
 mod source;
 mod tree;
 mod units;
 mod url;
 
 pub use self::diagnostic::{ConfigError, Diagnostic, Severity, Warning};
+pub use self::engine::{Breaker, Credentials, CredentialsMode, Engine, Health, Retry, Timeouts};
 pub use self::load::{Loaded, Origins};
 pub use self::prefix::Prefix;
 pub use self::secret::Secret;
+pub use self::server::{Limits, Server, Tls};
 pub use self::units::{ByteSize, Expected};
 pub use self::url::HttpUrl;
 pub use crate::token::{Algorithm, Preset};
@@ -82,145 +85,6 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
-/// `[server]`: how clients reach the gateway.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// Address and port to listen on, such as `"0.0.0.0:8000"` or `"[::]:8000"`. Port 0 takes a free one; the log line `listening` names it.
-    #[serde(deserialize_with = "units::socket_address")]
-    #[schemars(with = "String")]
-    pub listen: SocketAddr,
-    /// Worker threads, at most 1024; 0: one per core.
-    #[serde(deserialize_with = "units::workers")]
-    #[schemars(range(max = 1024))]
-    pub workers: usize,
-    /// How long the gateway goes on to serve after SIGTERM or SIGINT, while `/readyz` says already that it is not ready: the time that a load
-    /// balancer needs to send nobody here any more.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub shutdown_delay: Duration,
-    /// How long requests in flight may take to finish after that.
-    /// `"0s"`: they are cut at once.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub shutdown_grace: Duration,
-    /// Networks (CIDR) or addresses whose `X-Forwarded-*` and `Forwarded` headers are believed, such as `["10.0.0.0/8"]`. Everybody else's are dropped.
-    #[serde(with = "units::networks")]
-    #[schemars(with = "Vec<String>")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// What clients call the gateway, such as `"https://bpm.example.com"`, for links in answers. Empty: taken from each request.
-    #[serde(with = "units::optional")]
-    #[schemars(with = "String")]
-    pub public_url: Option<HttpUrl>,
-    /// TLS towards clients. Without this table the gateway speaks plain HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Tls")]
-    pub tls: Option<Tls>,
-    /// What one client, and all together, may ask for.
-    pub limits: Limits,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
-            workers: 0,
-            shutdown_delay: Duration::ZERO,
-            shutdown_grace: Duration::from_secs(30),
-            trusted_proxies: Vec::new(),
-            public_url: None,
-            tls: None,
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// `[server.tls]`: TLS towards clients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file of the certificate and its chain. Read again when it changes: new connections get the new one, and one that cannot be used is logged and not taken.
-    pub certificate_file: PathBuf,
-    /// PEM file of the certificate's private key. Read again when it changes.
-    pub private_key_file: PathBuf,
-    /// PEM file of the authorities whose client certificates are demanded (mutual TLS): nobody connects without one. Read again when it changes. Empty: none are asked for.
-    #[serde(default)]
-    pub client_ca_file: PathBuf,
-}
-
-/// `[server.limits]`: what one client, and all together, may ask for. Limits are inclusive: the value itself still passes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections open at one time, at least 1. More wait to be accepted.
-    #[schemars(range(min = 1))]
-    pub connections: usize,
-    /// Size of a request's line and headers together, from `"8KiB"` to `"1MiB"`. More is 431, or the end of the connection where it comes in pieces.
-    pub header_bytes: ByteSize,
-    /// Number of a request's headers, from 1 to 4096. More is 431.
-    #[schemars(range(min = 1, max = 4096))]
-    pub headers: usize,
-    /// How long a request's headers may take to arrive. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub header_read_timeout: Duration,
-    /// How long a body may pause, in either direction, before the request is given up. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub body_idle_timeout: Duration,
-    /// How long a silent client's connection is kept open for its next request. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub idle_connection: Duration,
-    /// Size of a body that is streamed to the engine. More is 413; 0: unlimited.
-    pub request_body: ByteSize,
-    /// Size of a body that bpmgate must rewrite and so holds in memory, from `"1B"` to `"1GiB"`. More is 413. All
-    /// such bodies together may take 16 times that; more are 503.
-    pub rewritten_body: ByteSize,
-    /// Requests at one time, from the first byte of the request to the last of the answer, at least 1. Long polls have a limit of their
-    /// own. More wait (`requests_queued`), or are 503 `overloaded` with `Retry-After`.
-    #[schemars(range(min = 1))]
-    pub requests_in_flight: usize,
-    /// Requests that wait for their turn where so many are in flight, so that a short burst is served. More is 503; 0: nobody waits.
-    pub requests_queued: usize,
-    /// How long such a request waits before it is 503.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub queue_timeout: Duration,
-    /// Requests of one caller in progress at the same time; more are 429 `too_many_requests`. An engine has some
-    /// 200 threads, and a slow upload holds one, so a single caller should not be given them all.
-    #[schemars(range(min = 1))]
-    pub requests_in_flight_per_caller: usize,
-    /// Long polls (`fetchAndLock` of external tasks) at one time, beside the other requests, as the engine may hold one for 30 minutes.
-    /// More is 503 with `Retry-After`. Each takes a connection to the engine.
-    #[schemars(range(min = 1))]
-    pub long_polls: usize,
-    /// Long polls of one caller at the same time, beside the caller's other requests; more are 429 `too_many_requests`.
-    #[schemars(range(min = 1))]
-    pub long_polls_per_caller: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 20_000,
-            header_bytes: ByteSize::from_kib(64),
-            headers: 128,
-            header_read_timeout: Duration::from_secs(10),
-            body_idle_timeout: Duration::from_mins(1),
-            idle_connection: Duration::from_secs(75),
-            request_body: ByteSize::from_mib(1024),
-            rewritten_body: ByteSize::from_mib(16),
-            requests_in_flight: 10_000,
-            requests_queued: 1000,
-            queue_timeout: Duration::from_secs(1),
-            requests_in_flight_per_caller: 100,
-            long_polls: 2000,
-            long_polls_per_caller: 50,
-        }
-    }
-}
-
 /// `[admin]`: the operator's own listener.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -236,204 +100,6 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 9000))),
-        }
-    }
-}
-
-/// `[engine]`: the engine behind the gateway.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Engine {
-    /// Where the engine's REST API begins, without query. `http://` to a host that is not loopback is warned of.
-    pub url: HttpUrl,
-    /// Several nodes of one engine cluster on one database, at most 64, as URLs without path: `["http://engine-1:8080", "http://engine-2:8080"]`.
-    /// They stand in for the host of `url`, which only says the path then. The one with the fewest requests in flight gets the next.
-    pub nodes: Vec<HttpUrl>,
-    /// Sends the client's `Host` on to the engine; `false` sends the host of `url`, or of the node.
-    pub preserve_host: bool,
-    /// PEM file of the certificates to trust for an `https://` engine, instead of the system's. Empty: the system's.
-    pub ca_file: PathBuf,
-    /// PEM file of the certificate, with its chain, that the gateway shows to an `https://` engine. Empty: none. Read again on reload, and when the file changes; new connections have it.
-    pub certificate_file: PathBuf,
-    /// PEM file of that certificate's private key; one needs the other.
-    pub private_key_file: PathBuf,
-    /// How the gateway authenticates itself.
-    pub credentials: Credentials,
-    /// How long the engine may take.
-    pub timeouts: Timeouts,
-    /// When a failed request is sent again.
-    pub retry: Retry,
-    /// Whether a node is there.
-    pub health: Health,
-    /// When one of several nodes is left out.
-    pub breaker: Breaker,
-}
-
-impl Default for Engine {
-    fn default() -> Self {
-        Self {
-            url: HttpUrl::from_static("http://localhost:8080/engine-rest"),
-            nodes: Vec::new(),
-            preserve_host: true,
-            ca_file: PathBuf::new(),
-            certificate_file: PathBuf::new(),
-            private_key_file: PathBuf::new(),
-            credentials: Credentials::default(),
-            timeouts: Timeouts::default(),
-            retry: Retry::default(),
-            health: Health::default(),
-            breaker: Breaker::default(),
-        }
-    }
-}
-
-/// `[engine.credentials]`: how the gateway authenticates itself to the engine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Credentials {
-    /// What goes into `Authorization` on the way to the engine.
-    pub mode: CredentialsMode,
-    /// User name for `basic`; without `:` (RFC 7617 §2).
-    pub username: String,
-    /// Password for `basic`. Default `"demo"`.
-    pub password: Secret,
-    /// File to read `password` from instead; one newline at its end is cut. Read again on reload.
-    #[serde(skip_serializing_if = "units::is_no_path")]
-    pub password_file: PathBuf,
-}
-
-impl Default for Credentials {
-    fn default() -> Self {
-        Self {
-            mode: CredentialsMode::Basic,
-            username: "demo".to_owned(),
-            password: Secret::from("demo".to_owned()),
-            password_file: PathBuf::new(),
-        }
-    }
-}
-
-/// What goes into `Authorization` on the way to the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CredentialsMode {
-    /// HTTP Basic with `username` and `password`.
-    Basic,
-    /// A token that the gateway signs for the caller.
-    MintedJwt,
-    /// The caller's own `Authorization`.
-    Relay,
-    /// Nothing.
-    None,
-}
-
-/// `[engine.timeouts]`: how long the engine may take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Timeouts {
-    /// Until a connection stands, TLS included. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub connect: Duration,
-    /// Until the headers of the answer, from when the engine has all of the request's body; a long poll gets its own `asyncResponseTimeout` on top
-    /// (30 minutes, the engine's most, where that cannot be read or the body is over 16 KiB). More is 504. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub response: Duration,
-    /// How long an unused connection is kept. Not zero; keep it at or under the engine's own (60 s).
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub idle_connection: Duration,
-    /// How long a connection is used, before a new one takes its place: for that the name of the engine is resolved again, so a change of
-    /// its address is followed in this time. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub connection_age: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            response: Duration::from_secs(30),
-            idle_connection: Duration::from_mins(1),
-            connection_age: Duration::from_mins(5),
-        }
-    }
-}
-
-/// `[engine.retry]`: when a failed request is sent again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// How often a request is sent again, from 0 (never) to 10. Only where nothing of it was sent, or for GET and HEAD; never a long poll.
-    #[schemars(range(max = 10))]
-    pub attempts: u32,
-    /// Pause before the first of these; it doubles with each.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub backoff: Duration,
-    /// So many of a hundred requests may be sent again, counted over ten seconds, from 0 to 100, so that an engine that is full does not get
-    /// several times as many. It is kept as one of so many: 20 is one of five, and 30 one of three. More fail at once.
-    #[schemars(range(max = 100))]
-    pub budget_percent: u8,
-    /// So many a second may be sent again beside that, for times of few requests. At most 1000000; the workers share it.
-    #[schemars(range(max = 1_000_000))]
-    pub budget_floor: u32,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 3,
-            backoff: Duration::from_millis(500),
-            budget_percent: 20,
-            budget_floor: 10,
-        }
-    }
-}
-
-/// `[engine.health]`: whether a node is there, by `GET {path}/version` with the gateway's own account.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Health {
-    /// Pause between two checks of a node. `"0s"`: it is asked only when `/health`, `/readyz` or `/status` are.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub interval: Duration,
-    /// How long the answer may take; a node that takes longer, or answers with anything but 2xx, gets no requests where another is there. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub timeout: Duration,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-        }
-    }
-}
-
-/// `[engine.breaker]`: when one of several nodes is left out. With one node alone there is no breaker, and where no other node is there it
-/// gets requests all the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Breaker {
-    /// After so many exchanges in a row that failed: no connection, or one that broke before the answer. 0: never.
-    pub failures: u32,
-    /// How long it is left out, before one request tries it again. Not zero.
-    #[serde(with = "units::duration")]
-    #[schemars(schema_with = "units::duration_schema")]
-    pub pause: Duration,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self {
-            failures: 5,
-            pause: Duration::from_secs(5),
         }
     }
 }
@@ -874,7 +540,8 @@ pub struct Telemetry {
     #[serde(with = "units::optional")]
     #[schemars(with = "String")]
     pub otlp_endpoint: Option<HttpUrl>,
-    /// Share of traces that are sampled, from 0 to 1. It decides where a request brings no `traceparent`; else what that says holds.
+    /// Share of traces that are sampled, from 0 to 1: of those that begin here, and of those that a client's `traceparent` calls sampled.
+    /// What a proxy of `server.trusted_proxies` calls sampled is; what is not sampled before the gateway is not sampled here.
     #[schemars(range(min = 0, max = 1))]
     pub trace_sampling: f64,
     /// Spans that wait to be sent, at most. More are dropped and counted: requests never wait for a collector.

@@ -8,7 +8,8 @@ pub mod health;
 #[cfg(feature = "fetch")]
 pub mod nodes;
 
-use http::Request;
+use http::{Request, Response};
+use tower::Service;
 
 use crate::body::Body;
 use crate::problem::Problem;
@@ -18,6 +19,25 @@ pub use client::{ClientIdentity, ClientSettings, EngineClient};
 pub use health::{EngineHealth, HealthSettings};
 #[cfg(feature = "fetch")]
 pub use nodes::{BreakerSettings, Nodes};
+
+/// What sends requests to the engine, from any thread: [`EngineClient`], and each stack of layers over it. Every such service is one.
+pub trait EngineService<E>:
+    Service<Request<Body>, Response = Response<Body>, Error = E, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, E> EngineService<E> for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = E, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// Why an exchange with the engine failed, and whether it may be tried again.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,6 @@ use http::header::{FORWARDED, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ipnet::IpNet;
 
-use crate::layer::engine_headers::remove_where;
 use crate::request_info::Peer;
 
 /// The networks of the proxies whose word is taken.
@@ -128,9 +127,9 @@ impl Forwarded {
         self.chain.first().map(String::as_str)
     }
 
-    /// Replaces every header that says it.
-    pub fn write(&self, headers: &mut HeaderMap) {
-        remove_where(headers, says_who_the_client_is);
+    /// The headers that say it.
+    #[must_use]
+    pub fn headers(&self) -> ForwardedHeaders {
         let plain_host = self.origin.plain_host();
         let mut forwarded = String::with_capacity(64 + plain_host.map_or(0, str::len));
         for address in &self.chain {
@@ -151,24 +150,43 @@ impl Forwarded {
         if let Some(host) = plain_host {
             forwarded.extend([";host=\"", host, "\""]);
         }
-        if let (Some(_), Some(host)) = (plain_host, &self.origin.host) {
-            headers.insert(X_FORWARDED_HOST, host.clone());
+        // A copy, as what was read from the client lies in a buffer of its connection.
+        let own = |host: &HeaderValue| HeaderValue::from_bytes(host.as_bytes()).ok();
+        ForwardedHeaders {
+            host: plain_host.and(self.origin.host.as_ref()).and_then(own),
+            chain: match self.chain.as_slice() {
+                [] => None,
+                [only] => HeaderValue::from_str(only).ok(),
+                several => HeaderValue::try_from(several.join(", ")).ok(),
+            },
+            forwarded: HeaderValue::try_from(forwarded).ok(),
+            proto: self.origin.proto,
         }
-        let chain = match self.chain.as_slice() {
-            [] => None,
-            [only] => HeaderValue::from_str(only).ok(),
-            several => HeaderValue::try_from(several.join(", ")).ok(),
-        };
-        let forwarded = HeaderValue::try_from(forwarded).ok();
-        for (name, value) in [(FORWARDED, forwarded), (X_FORWARDED_FOR, chain)] {
+    }
+}
+
+/// `Forwarded` and `X-Forwarded-*`, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct ForwardedHeaders {
+    forwarded: Option<HeaderValue>,
+    chain: Option<HeaderValue>,
+    host: Option<HeaderValue>,
+    proto: &'static str,
+}
+
+impl ForwardedHeaders {
+    /// Writes them to headers out of which all went that [say so](says_who_the_client_is).
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        for (name, value) in [
+            (X_FORWARDED_HOST, &self.host),
+            (FORWARDED, &self.forwarded),
+            (X_FORWARDED_FOR, &self.chain),
+        ] {
             if let Some(value) = value {
-                headers.insert(name, value);
+                headers.insert(name, value.clone());
             }
         }
-        headers.insert(
-            X_FORWARDED_PROTO,
-            HeaderValue::from_static(self.origin.proto),
-        );
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.proto));
     }
 }
 
@@ -230,9 +248,9 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Everything by which the common servers let a proxy say who the client is.
-fn says_who_the_client_is(name: &HeaderName) -> bool {
+pub(crate) fn says_who_the_client_is(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "forwarded"
             | "x-forwarded-for"
             | "x-forwarded-proto"
@@ -275,16 +293,13 @@ mod tests {
     }
 
     fn sent(pairs: &[(&'static str, &str)], from: &str) -> HeaderMap {
-        let mut headers = headers(pairs);
+        let given = headers(pairs);
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
-        Forwarded::of(
-            &headers,
-            &Uri::from_static("/x"),
-            Some(peer(from)),
-            &trusted,
-        )
-        .write(&mut headers);
-        headers
+        let uri = Uri::from_static("/x");
+        let forwarded = Forwarded::of(&given, &uri, Some(peer(from)), &trusted);
+        let mut sent = HeaderMap::new();
+        forwarded.headers().write(&mut sent);
+        sent
     }
 
     #[test]
@@ -307,7 +322,6 @@ mod tests {
             headers["forwarded"],
             "for=192.0.2.7;proto=http;host=\"gate.example:8000\""
         );
-        assert!(!headers.contains_key("x-real-ip"));
     }
 
     #[test]

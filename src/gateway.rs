@@ -11,14 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tower::util::{Either, option_layer};
 use tower::{Layer as _, Service, ServiceBuilder};
 
 use crate::access::AccessRules;
 use crate::access_log::AccessLog;
 use crate::audit::AuditLog;
 use crate::body::{Body, BoxError};
-use crate::engine::{EngineError, Nodes};
+use crate::engine::{EngineError, EngineService, Nodes};
 use crate::forwarded::TrustedProxies;
 use crate::initiator;
 use crate::json_body::JsonBodies;
@@ -36,6 +35,9 @@ use crate::rate_limit::{RateLimitStage, RateLimits};
 use crate::token::Verifier;
 use crate::traces::Traces;
 use crate::workflow::{WorkflowLayer, openapi};
+
+// A layer that the configuration can switch off is there all the same, and passes: with `option_layer` everything below
+// would be compiled twice, and twice again for the next.
 
 /// What the layers work with.
 #[derive(Debug, Clone)]
@@ -124,12 +126,7 @@ pub fn stack<E>(
 + Sync
 + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     let r = resources;
     let asked_once = r.credentials.layer(engine.clone());
@@ -154,9 +151,7 @@ where
         // outermost: whatever happens has an id, and one line in the log when it has ended
         .layer(ObserveLayer::with_metrics(r.metrics.clone()).with_access_log(r.access_log.clone()))
         // the whole of what the client sees; below the line in the log, which names the trace
-        .layer(option_layer(r.traces.clone().map(|traces| {
-            TraceLayer::new(traces, r.trusted_proxies.clone())
-        })))
+        .layer(TraceLayer::new(r.traces.clone(), r.trusted_proxies.clone()))
         // above the problems: a browser shows a frontend only errors that carry its origin
         .layer(r.cors.clone())
         // above everything that can fail, and the only place that makes answers of problems
@@ -193,19 +188,16 @@ where
         ))
         .layer(limit_rate(r, RateLimitStage::Caller))
         // what frontends call becomes what the engine calls it; from here on there is no difference
-        .layer(option_layer(r.workflow_prefix.as_deref().map(|prefix| {
-            WorkflowLayer::new(prefix, bodies.clone()).with_access(r.access.clone())
-        })))
+        .layer(
+            WorkflowLayer::new(r.workflow_prefix.as_deref(), bodies.clone())
+                .with_access(r.access.clone()),
+        )
         // what the caller wants to do; access, injection, metrics and audit all read this one row
         .layer(MatchOperationLayer::new(r.prefixes.clone()))
         // as soon as it is known what for
         .layer(limit_rate(r, RateLimitStage::Operation))
         // below the match, which says what writes, and above all that may deny: it records both
-        .layer(option_layer(
-            r.audit
-                .clone()
-                .map(|log| AuditLayer::new(log, r.trusted_proxies.clone())),
-        ))
+        .layer(AuditLayer::new(r.audit.clone(), r.trusted_proxies.clone()))
         // check what the caller may do
         .layer(AuthorizeLayer::new(r.access.clone()))
         // above the rewrite: it turns the engine's addresses into those that the client used
@@ -238,41 +230,21 @@ where
         // around all tries: how long the engine takes
         .layer(MeasureEngineLayer::new(r.metrics.clone()))
         // the same, as a span that the engine can continue
-        .layer(option_layer(r.traces.clone().map(|traces| {
-            TraceEngineLayer::new(traces, &r.engine_addresses)
-        })))
+        .layer(TraceEngineLayer::new(r.traces.clone(), &r.engine_addresses))
         .service(engine)
 }
 
-/// The rate limits that count at this stage, if there are any.
-fn limit_rate(
-    resources: &Resources,
-    stage: RateLimitStage,
-) -> Either<LimitRateLayer, tower::layer::util::Identity> {
-    let limits = resources.rate_limits.at(stage);
-    option_layer((!limits.is_empty()).then(|| {
-        LimitRateLayer::new(limits)
-            .with_trusted_proxies(resources.trusted_proxies.clone())
-            .with_verifier(resources.verifier.clone())
-    }))
+/// The rate limits that count at this stage.
+fn limit_rate(resources: &Resources, stage: RateLimitStage) -> LimitRateLayer {
+    LimitRateLayer::new(resources.rate_limits.at(stage))
+        .with_trusted_proxies(resources.trusted_proxies.clone())
+        .with_verifier(resources.verifier.clone())
 }
 
 /// The engine for the gateway's own questions: they need its account, and nothing else of a request's way.
-fn asked_by_us<E>(
-    resources: &Resources,
-    engine: E,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ use<E>
+fn asked_by_us<E>(resources: &Resources, engine: E) -> impl EngineService<Problem> + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     ServiceBuilder::new()
         .layer(resources.credentials.clone())
@@ -280,21 +252,9 @@ where
 }
 
 /// The engine within its time, and tried again where that does no harm.
-fn reached<E>(
-    resources: &Resources,
-    engine: E,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Problem, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ use<E>
+fn reached<E>(resources: &Resources, engine: E) -> impl EngineService<Problem> + use<E>
 where
-    E: Service<Request<Body>, Response = Response<Body>, Error = EngineError>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    E::Future: Send,
+    E: EngineService<EngineError>,
 {
     ServiceBuilder::new()
         // above the retries, so that all of them together have one budget

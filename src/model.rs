@@ -18,7 +18,6 @@
 //! What it does not do: a conditional start (`POST /condition`) that names no definition starts what the
 //! gateway cannot know; names that are known are written there if the caller sends them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -28,16 +27,21 @@ use moka::future::Cache;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 use crate::body::Body;
+use crate::engine::EngineService;
 use crate::operation::{Kind, Match};
 use crate::problem::Problem;
 use crate::request_info::RequestIds;
 
 mod bpmn;
+mod known;
+
+pub use known::Known;
+use known::{MAX_KNOWN, UsedNames};
 
 /// A model's initiator variables; mostly none, sometimes one.
 pub type Names = Arc<[Box<str>]>;
@@ -70,23 +74,18 @@ pub struct ModelMemory(Arc<Memory>);
 
 struct Memory {
     settings: ModelSettings,
+    /// The names of the settings.
+    given: Arc<UsedNames>,
     /// By the path of a definition with its id.
     by_id: Cache<Box<str>, Protected>,
     /// By the path of a definition with its key: that of the newest one.
     newest: Cache<Box<str>, Protected>,
-    /// Replaced where somebody still reads it.
-    known: RwLock<Arc<Known>>,
+    /// Those that models were seen to use; memories that follow each other share them.
+    learned: LearnedNames,
 }
 
-/// Every name that some model uses, and the keys of those models, at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    keys_by_name: HashMap<Box<str>, HashSet<Box<str>>>,
-    /// A [`mark`] of each name: most others are told apart without a hash.
-    marks: u64,
-    /// Names and keys together.
-    size: usize,
-}
+/// Replaced where somebody still reads it.
+type LearnedNames = Arc<RwLock<Arc<UsedNames>>>;
 
 /// The definition that a start is believed to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,10 +111,10 @@ impl ModelMemory {
     /// Knows the names of the settings, and nothing else yet.
     #[must_use]
     pub fn new(settings: ModelSettings) -> Self {
-        Self::knowing(Known::given(settings.names.clone()), settings)
+        Self::sharing(LearnedNames::default(), settings)
     }
 
-    fn knowing(known: Known, settings: ModelSettings) -> Self {
+    fn sharing(learned: LearnedNames, settings: ModelSettings) -> Self {
         Self(Arc::new(Memory {
             by_id: Cache::builder()
                 .max_capacity(settings.entries)
@@ -125,7 +124,8 @@ impl ModelMemory {
                 .max_capacity(settings.entries)
                 .time_to_live(settings.believed)
                 .build(),
-            known: RwLock::new(Arc::new(known)),
+            given: Arc::new(UsedNames::given(&settings.names)),
+            learned,
             settings,
         }))
     }
@@ -136,18 +136,22 @@ impl ModelMemory {
         if self.0.settings == settings {
             return self.clone();
         }
-        let mut known = Known::given(settings.names.clone());
-        for (name, keys) in &self.known().keys_by_name {
-            for key in keys {
-                known.add(std::slice::from_ref(name), Some(key));
-            }
-        }
-        Self::knowing(known, settings)
+        self.at_another_address(settings)
     }
 
-    fn known(&self) -> Arc<Known> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&known)
+    /// The memory for an engine at another address. It may be the same engine, so what models were seen to use is protected as
+    /// before; it may be another one, where a definition's id means another model, so nothing else is kept.
+    #[must_use]
+    pub fn at_another_address(&self, settings: ModelSettings) -> Self {
+        Self::sharing(self.0.learned.clone(), settings)
+    }
+
+    fn known(&self) -> Known {
+        let learned = self.0.learned.read();
+        Known {
+            given: self.0.given.clone(),
+            learned: learned.unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
@@ -165,12 +169,7 @@ impl Models {
     /// of the engine's REST root.
     pub fn new<E>(engine: E, root: &str, memory: ModelMemory) -> Self
     where
-        E: Service<Request<Body>, Response = Response<Body>, Error = Problem>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        E::Future: Send,
+        E: EngineService<Problem>,
     {
         let shared = Arc::new(Shared {
             engine: BoxCloneSyncService::new(engine),
@@ -187,7 +186,7 @@ impl Models {
 
     /// What is known of all models now.
     #[must_use]
-    pub fn known(&self) -> Arc<Known> {
+    pub fn known(&self) -> Known {
         self.0.memory.known()
     }
 
@@ -465,7 +464,7 @@ impl Models {
         if names.is_empty() {
             return;
         }
-        let known = &self.memory().known;
+        let known = &self.memory().learned;
         let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
         if names
             .iter()
@@ -508,55 +507,6 @@ fn found(kept: Result<Protected, Asked>) -> Result<Option<Protected>, Problem> {
         Err(Asked::Nothing) => Ok(None),
         Err(Asked::Failed(problem)) => Err(problem),
     }
-}
-
-impl Known {
-    /// Whether some model uses this name for its initiator.
-    #[must_use]
-    pub fn contains(&self, name: &str) -> bool {
-        self.marks & mark(name) != 0 && self.keys_by_name.contains_key(name)
-    }
-
-    fn given(names: Vec<String>) -> Self {
-        let mut known = Self::default();
-        for name in names {
-            known.add(&[name.into()], None);
-        }
-        known
-    }
-
-    /// Whoever deploys models may use any number of names, so there is a bound.
-    fn add(&mut self, names: &[Box<str>], key: Option<&str>) {
-        for name in names {
-            if self.size >= MAX_KNOWN {
-                return;
-            }
-            if !self.keys_by_name.contains_key(name) {
-                self.size += 1;
-                self.marks |= mark(name);
-            }
-            let keys = self.keys_by_name.entry(name.clone()).or_default();
-            if let Some(key) = key
-                && keys.insert(key.into())
-            {
-                self.size += 1;
-            }
-        }
-    }
-
-    fn is_used(&self, name: &str, key: &str) -> bool {
-        self.keys_by_name
-            .get(name)
-            .is_some_and(|keys| keys.contains(key))
-    }
-}
-
-/// One of 64 bits, by a name's length and its ends.
-fn mark(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
-    let ends = end(bytes.first()) * 7 + end(bytes.last()) * 3;
-    1 << ((ends + bytes.len()) % 64)
 }
 
 impl std::fmt::Debug for Models {
@@ -706,9 +656,6 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// The largest model that is read; an engine's own limit for a deployment is far above what people draw.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
-
-/// Names of initiators, and the keys of their models, that are remembered.
-const MAX_KNOWN: usize = 10_000;
 
 /// How long a model is kept by its definition's id. The engine never changes one, but a database made anew
 /// may give its id to another.

@@ -8,7 +8,7 @@
 //! place; **then** the method is looked at, with no second try. So `/process-definition/key/start` has
 //! no POST, as it is the key `start`, and `/task/count/complete` completes the task `count`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use http::Method;
@@ -173,7 +173,7 @@ pub struct Catalogue {
 /// A place in the tree: where the next segment leads, and the rows that end here.
 #[derive(Debug, Default)]
 struct Node {
-    literals: BTreeMap<&'static str, Node>,
+    literals: HashMap<&'static str, Node, foldhash::fast::RandomState>,
     parameter: Option<Box<Node>>,
     rows: Vec<usize>,
 }

@@ -64,6 +64,9 @@ impl BadPath {
 /// # Ok::<(), BadPath>(())
 /// ```
 pub fn normalize(path: &str) -> Result<Cow<'_, str>, BadPath> {
+    if is_normal(path) {
+        return Ok(Cow::Borrowed(path));
+    }
     if !path.starts_with('/') {
         return Err(BadPath::NoSlash);
     }
@@ -90,6 +93,20 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, BadPath> {
         }
     }
     Ok(normal)
+}
+
+/// Whether it is plain to see in one pass that nothing is to be changed or refused, as with most paths.
+fn is_normal(path: &str) -> bool {
+    let mut before = b'x';
+    let mut is_good = |byte| {
+        let after = std::mem::replace(&mut before, byte);
+        if byte == b'/' {
+            after != b'/'
+        } else {
+            is_plain(byte) && byte != b'.'
+        }
+    };
+    path.starts_with('/') && !path.ends_with('/') && path.bytes().all(&mut is_good)
 }
 
 /// What is left of a normalized path below one of the prefixes: the first that fits whole segments.
@@ -157,6 +174,7 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// RFC 3986 §3.3 `pchar` without `%` and without `;`.
+#[inline]
 const fn is_plain(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(

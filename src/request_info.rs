@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Extensions, HeaderValue};
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use crate::operation::Operation;
 use crate::trace_context::TraceId;
 
 /// The address of the peer that holds the connection; put into the extensions by the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Its IP address.
     pub address: IpAddr,
@@ -33,6 +33,8 @@ pub struct RequestInfo {
     pub peer: Option<Peer>,
     /// When the request's head had been read.
     pub received: Instant,
+    /// The time of day then.
+    pub time: SystemTime,
 }
 
 impl RequestInfo {
@@ -72,7 +74,11 @@ struct Fields {
 
 /// What names a request in the lines of the log, for whoever has no request at hand any more.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RequestIds {
+pub(crate) struct RequestIds(Option<Box<Known>>);
+
+/// Boxed, as most are empty, and futures that hold them are moved.
+#[derive(Debug, Clone)]
+struct Known {
     info: Option<RequestInfo>,
     findings: Option<Findings>,
 }
@@ -80,10 +86,10 @@ pub(crate) struct RequestIds {
 impl RequestIds {
     /// Those of a request with these extensions.
     pub(crate) fn of(extensions: &Extensions) -> Self {
-        Self {
+        Self(Some(Box::new(Known {
             info: extensions.get().cloned(),
             findings: extensions.get().cloned(),
-        }
+        })))
     }
 
     /// The same where lines of the level `debug` are written; else nothing, at no cost.
@@ -97,28 +103,30 @@ impl RequestIds {
 
     /// Gives them to a request that is made for that one.
     pub(crate) fn put_into(&self, extensions: &mut Extensions) {
-        if let Some(info) = &self.info {
+        let Some(known) = &self.0 else {
+            return;
+        };
+        if let Some(info) = &known.info {
             extensions.insert(info.clone());
         }
-        if let Some(findings) = &self.findings {
+        if let Some(findings) = &known.findings {
             extensions.insert(findings.clone());
         }
     }
 
     /// The request's id.
     pub(crate) fn request(&self) -> Option<&str> {
-        self.info.as_ref().map(RequestInfo::id)
+        self.0.as_ref()?.info.as_ref().map(RequestInfo::id)
     }
 
     /// The id of its trace.
     pub(crate) fn trace(&self) -> Option<&str> {
-        let found = self.findings.as_ref().and_then(Findings::trace_id);
-        found.map(TraceId::as_str)
+        self.findings()?.trace_id().map(TraceId::as_str)
     }
 
     /// What was found out about it.
     pub(crate) fn findings(&self) -> Option<&Findings> {
-        self.findings.as_ref()
+        self.0.as_ref()?.findings.as_ref()
     }
 }
 

@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tower::Service;
 use tracing::{info, warn};
 
@@ -52,6 +52,34 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Clients that wait to be accepted; the kernel's own bound (`net.core.somaxconn`) may be lower.
 const BACKLOG: u32 = 4096;
 
+/// What answers requests, from any thread, whatever happens: a whole stack of layers. Every such service is one.
+pub trait Stack:
+    Service<
+        Request<Body>,
+        Response = Response<<Self as Stack>::Answer>,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// The body of its answers.
+    type Answer: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, R> Stack for S
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Answer = R;
+}
+
 /// A bound listener that is ready to accept.
 #[derive(Debug)]
 pub struct Server {
@@ -79,32 +107,24 @@ impl Server {
 
     /// Serves until `shutdown` is ready; then accepts no more, lets every request in flight finish, and
     /// cuts what is left after `grace`.
-    pub async fn serve<S, R>(
+    pub async fn serve<S: Stack>(
         self,
         connections: Connections<S>,
         shutdown: impl Future<Output = ()>,
         grace: Duration,
-    ) where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+    ) {
         let mut worker = Worker::new(Arc::new(connections));
-        let graceful = worker.accept(self.listener, Vec::new(), shutdown).await;
-        drain(graceful, grace).await;
+        let draining = worker.accept(self.listener, Vec::new(), shutdown).await;
+        drain(draining, grace).await;
         worker.tasks.shutdown().await;
     }
 }
 
-/// Lets every request in flight finish, for so long.
-async fn drain(graceful: GracefulShutdown, grace: Duration) {
-    info!(connections = graceful.count(), "draining");
-    let drained = tokio::time::timeout(grace, graceful.shutdown());
+/// Lets every request in flight finish, for so long. Each connection listens as long as it stands.
+async fn drain(draining: watch::Sender<()>, grace: Duration) {
+    info!(connections = draining.receiver_count(), "draining");
+    let _ = draining.send(());
+    let drained = tokio::time::timeout(grace, draining.closed());
     if drained.await.is_err() {
         warn!("the grace time is over, connections were cut");
     }

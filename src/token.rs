@@ -32,6 +32,7 @@ pub mod issuer;
 mod json;
 pub mod jws;
 pub mod keys;
+pub(crate) mod last;
 #[cfg(feature = "fetch")]
 pub mod refresh;
 pub(crate) mod verifier;

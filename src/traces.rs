@@ -57,10 +57,18 @@ impl Traces {
         let _ = self.0.provider.shutdown_with_timeout(within);
     }
 
-    pub(crate) fn begin(&self, name: &'static str, kind: SpanKind, parent: SpanContext) -> Span {
+    pub(crate) fn begin(
+        &self,
+        name: &'static str,
+        kind: SpanKind,
+        parent: SpanContext,
+        said_by: SaidBy,
+    ) -> Span {
         // The sampler takes a context of nothing for one that is not sampled.
         let parent = if parent.is_valid() {
-            Context::new().with_remote_span_context(parent)
+            Context::new()
+                .with_remote_span_context(parent)
+                .with_value(said_by)
         } else {
             Context::new()
         };
@@ -71,6 +79,15 @@ impl Traces {
     pub(crate) fn names_users(&self) -> bool {
         self.0.users
     }
+}
+
+/// Whose word it is that a parent is sampled; the sampler finds it in the parent's context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SaidBy {
+    /// Ours, or that of a trusted proxy.
+    Trusted,
+    /// Anybody's.
+    Stranger,
 }
 
 /// The context as `traceparent` says it.

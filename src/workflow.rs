@@ -77,18 +77,20 @@ use route::{Call, DefaultParameter, Found, Translation};
 /// ```
 #[derive(Debug, Clone)]
 pub struct WorkflowLayer {
-    prefix: Arc<[String; 1]>,
+    /// One, or none.
+    prefix: Arc<[String]>,
     bodies: JsonBodies,
     access: Option<Arc<AccessRules>>,
 }
 
 impl WorkflowLayer {
-    /// Serves it below `prefix` (`/api`) alone; `bodies` bounds those that are translated.
+    /// Serves it below `prefix` (`/api`) alone, and without one nowhere; `bodies` bounds those that are translated.
     #[must_use]
-    pub fn new(prefix: &str, bodies: JsonBodies) -> Self {
-        let prefix = Arc::new([prefix.trim_end_matches('/').to_owned()]);
+    pub fn new<'a>(prefix: impl Into<Option<&'a str>>, bodies: JsonBodies) -> Self {
+        let prefix = prefix.into();
+        let prefix = prefix.map(|prefix| prefix.trim_end_matches('/').to_owned());
         Self {
-            prefix,
+            prefix: prefix.into_iter().collect(),
             bodies,
             access: None,
         }
@@ -341,7 +343,7 @@ impl<S> Asking<S> {
     }
 
     fn target(&self, path: &str, query: &str) -> Result<http::Uri, Problem> {
-        let [prefix] = &*self.api.prefix;
+        let prefix = self.api.prefix.first().map_or("", String::as_str);
         let mark = if query.is_empty() { "" } else { "?" };
         [prefix, path, mark, query]
             .concat()

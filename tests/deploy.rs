@@ -122,6 +122,20 @@ fn every_alert_is_in_the_operations_guide() {
 }
 
 #[test]
+fn every_test_that_the_guide_of_faults_names_is_there() {
+    let guide = read("docs/faults.md");
+    let names = guide.split('`').filter(|code| code.contains("::"));
+    let mut found = 0;
+    for name in names {
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let source = read(&format!("tests/it/{}.rs", module.replace("::", "/")));
+        assert!(source.contains(&format!("\nasync fn {test}()")), "{name}");
+        found += 1;
+    }
+    assert!(found > 30, "{found}");
+}
+
+#[test]
 fn the_chart_and_the_image_are_of_this_version() {
     let chart = read("deploy/helm/bpmgate/Chart.yaml");
     for key in ["version", "appVersion"] {

@@ -307,7 +307,8 @@ fn write_line(lines: &mut Vec<u8>, record: &Record) {
         Ok(()) => lines.push(b'\n'),
         Err(error) => {
             lines.truncate(before);
-            error!(%error, request_id = record.request_id, "an audit record is no JSON");
+            let (request_id, trace_id) = (&record.request_id, &record.trace_id);
+            error!(%error, request_id, trace_id, "an audit record is no JSON");
         }
     }
 }

@@ -8,6 +8,7 @@ fn full() -> Record {
     Record {
         time: SystemTime::UNIX_EPOCH,
         request_id: "r-1".to_owned(),
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
         outcome: Outcome::Forwarded,
         code: Some("access_denied"),
         status: Some(200),
@@ -58,7 +59,7 @@ fn the_reference_names_every_member_and_no_other() {
 #[test]
 fn a_line_is_the_members_that_are_known_in_their_order() {
     let line = serde_json::to_string(&full()).unwrap();
-    let start = r#"{"time":"1970-01-01T00:00:00.000Z","request_id":"r-1","outcome":"forwarded","#;
+    let start = r#"{"time":"1970-01-01T00:00:00.000Z","request_id":"r-1","trace_id":"4bf92f35"#;
     assert!(line.starts_with(start), "{line}");
     assert!(line.contains(r#""params":{"key":"order"}"#), "{line}");
     let instances = r#""instances":[{"id":"1","definition_id":"order:3:7"}]"#;

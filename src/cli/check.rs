@@ -19,7 +19,7 @@ pub(super) fn run(check: Check) -> Result<(), Failure> {
     if check.engine || check.issuers {
         serve::runtime()?.block_on(async {
             if check.engine {
-                failures.extend(engine::ask(&loaded.config).await.err());
+                failures.extend(engine::ask(&loaded.config).await);
             }
             if check.issuers {
                 failures.extend(issuers::ask(&loaded.config).await);

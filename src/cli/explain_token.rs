@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::gateway::Resources;
 use crate::identity::Identity;
 use crate::problem::Problem;
+use crate::token::last::LastToken;
 use crate::token::verifier::Refusal;
 use crate::token::{BearerToken, Issuer, IssuerKeys, MAX_TOKEN_BYTES, TokenError, UnverifiedToken};
 
@@ -161,9 +162,11 @@ pub(super) async fn examine(resources: &Resources, token: &str) -> Examined {
             None => Vec::new(),
         },
     };
-    let verified = resources
-        .verifier
-        .verify_now(bearer.as_str().as_bytes(), facts.now);
+    let verified = resources.verifier.verify_now(
+        bearer.as_str().as_bytes(),
+        &mut LastToken::default(),
+        facts.now,
+    );
     let result = match verified {
         Ok(verified) => verified.identity().map_err(Refused::Token),
         Err(Refusal::Token(error)) => Err(Refused::Token(error)),

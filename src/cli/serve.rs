@@ -90,10 +90,15 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
         let apply = |config: &Config| {
             let next = running.borrow().followed_by(config)?;
             let admin = admin(&next)?;
+            let is_same_account =
+                running.borrow().config.engine.credentials == config.engine.credentials;
             // From here on nothing fails.
             let limits = Limits::from_config(config);
             current.replace(stack(&next.resources, next.engine.clone()), limits.clone());
             current_admin.replace(admin.service(), limits);
+            if !is_same_account {
+                next.resources.nodes.health().account_changed();
+            }
             logging.set_level(config.telemetry.log_level);
             running.replace(next);
             replaced.notify_one();

@@ -155,6 +155,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_u64(visitor)
+    }
+
     fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_u64(visitor)
     }
@@ -226,7 +230,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct
+        i8 i16 i32 i64 i128 u16 u128 f32 char str string bytes byte_buf unit unit_struct newtype_struct
         tuple tuple_struct map identifier ignored_any
     }
 }
@@ -421,7 +425,7 @@ fn in_words(expected: String) -> String {
         "a string" | "path string" => "a text",
         "a sequence" => "a list",
         "a map" => "a table",
-        "u32" | "usize" => "a whole number, 0 or more",
+        "u8" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
         text if text.starts_with("struct ") => "a table",
         text if text.starts_with("enum ") => "a text",
         _ => return expected,

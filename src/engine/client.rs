@@ -16,24 +16,26 @@
 //!    before an answer's head is complete is `engine_unreachable`, and a `GET` is sent again.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{self, Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::vec;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response, Uri};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::{Request, Response, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -130,6 +132,8 @@ struct Idle {
 
 struct Connection {
     inner: EngineConnection<MaybeHttpsStream<TokioIo<TcpStream>>>,
+    /// Whether nothing of it goes on once the answer has ended.
+    rests: bool,
     opened: Instant,
     _open: Open,
 }
@@ -181,14 +185,27 @@ impl EngineClient {
 impl Service<Request<Body>> for EngineClient {
     type Response = Response<Body>;
     type Error = EngineError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, EngineError>> + Send>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), EngineError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(exchange(self.0.clone(), request))
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let way = match Way::of(&self.0, &mut request) {
+            Ok(way) => way,
+            Err(error) => return Box::pin(future::ready(Err(error))),
+        };
+        // A pooled connection is what nearly every request finds, so that way is short.
+        let Some(mut connection) = way.pool.take() else {
+            return Box::pin(way.send(request));
+        };
+        Box::pin(Exchange {
+            answer: connection.inner.send(request),
+            connection: Some(connection),
+            way: Some(way),
+            anew: None,
+        })
     }
 }
 
@@ -210,81 +227,156 @@ impl Pools {
     }
 }
 
-async fn exchange(
-    pools: Arc<Pools>,
-    mut request: Request<Body>,
-) -> Result<Response<Body>, EngineError> {
-    let node = pools.node_for(&request);
-    let Some(pool) = pools.pools.get(node) else {
-        return Err(EngineError {
-            problem: Problem::Misconfigured("no such engine node"),
-            unsent: None,
-            node,
-            source: None,
-        });
-    };
-    let in_flight = pools.nodes.enter(node);
-    let ids = RequestIds::at_debug(request.extensions());
-    if !request.headers().contains_key(HOST) {
-        request.headers_mut().insert(HOST, pool.host.clone());
-    }
-    *request.version_mut() = http::Version::HTTP_11;
-    // hyper leaves out a GET's body of unknown length unless it is told to send it.
-    let body = request.body();
-    if !body.is_end_stream()
-        && body.size_hint().exact().is_none()
-        && !request.headers().contains_key(CONTENT_LENGTH)
-    {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-    loop {
-        let (mut connection, pooled) = match pool.take() {
-            Some(connection) => (connection, true),
-            // Rare, and large: not a part of what each request takes.
-            None => match Box::pin(pool.connect()).await {
-                Ok(connection) => (connection, false),
-                Err(source) => return Err(pool.unsent(request, source)),
-            },
+/// Where a request goes, and what must be known of it afterwards.
+struct Way {
+    nodes: Nodes,
+    node: usize,
+    pool: Arc<Pool>,
+    in_flight: Option<InFlight>,
+    /// All of its body is in memory: it is sent with the head.
+    is_whole: bool,
+    ids: RequestIds,
+}
+
+impl Way {
+    /// Finds it, and makes the head one of HTTP/1.1.
+    fn of(pools: &Pools, request: &mut Request<Body>) -> Result<Self, EngineError> {
+        let node = pools.node_for(request);
+        let Some(pool) = pools.pools.get(node).cloned() else {
+            return Err(EngineError {
+                problem: Problem::Misconfigured("no such engine node"),
+                unsent: None,
+                node,
+                source: None,
+            });
         };
-        match connection.inner.send(request).await {
-            Ok(answer) => {
-                pools.nodes.succeeded(node);
-                return Ok(answer.map(|body| pool.body(body, connection, in_flight)));
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, pool.host.clone());
+        }
+        *request.version_mut() = Version::HTTP_11;
+        // hyper leaves out a GET's body of unknown length unless it is told to send it.
+        let body = request.body();
+        let is_whole = body.is_whole();
+        if !is_whole
+            && !body.is_end_stream()
+            && body.size_hint().exact().is_none()
+            && !request.headers().contains_key(CONTENT_LENGTH)
+        {
+            let chunked = HeaderValue::from_static("chunked");
+            request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
+        Ok(Self {
+            nodes: pools.nodes.clone(),
+            in_flight: pools.nodes.enter(node),
+            node,
+            pool,
+            is_whole,
+            ids: RequestIds::at_debug(request.extensions()),
+        })
+    }
+
+    /// Sends it over the next pooled connection, and over a new one where there is none that is good.
+    async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, EngineError> {
+        loop {
+            let (mut connection, pooled) = match self.pool.take() {
+                Some(connection) => (connection, true),
+                None => match self.pool.connect().await {
+                    Ok(connection) => (connection, false),
+                    Err(source) => return Err(self.pool.unsent(request, source)),
+                },
+            };
+            let answer = {
+                let mut answer = pin!(connection.inner.send(request));
+                poll_fn(|cx| connection.inner.poll_answer(answer.as_mut(), cx)).await
+            };
+            match answer {
+                Ok(answer) => return Ok(self.answered(connection, answer)),
+                Err(mut error) => match error.take_message() {
+                    Some(back) if pooled => request = back,
+                    Some(back) => return Err(self.pool.unsent(back, error.into_error().into())),
+                    None => return Err(self.broke(error.into_error())),
+                },
             }
-            Err(mut error) => match error.take_message() {
-                Some(back) if pooled => request = back,
-                Some(back) => return Err(pool.unsent(back, error.into_error().into())),
-                None => {
-                    let source = error.into_error();
-                    debug!(
-                        error = %source,
-                        request_id = ids.request(),
-                        trace_id = ids.trace(),
-                        "exchange with the engine broke"
-                    );
-                    // A body of ours that failed says why: too large, too slow.
-                    let problem = problem_in(&source).unwrap_or_else(|| {
-                        if source.is_parse() {
-                            Problem::EngineBadAnswer
-                        } else if source.is_user() {
-                            Problem::ClientGone
-                        } else {
-                            Problem::EngineUnreachable
-                        }
-                    });
-                    if problem == Problem::EngineUnreachable {
-                        pools.nodes.failed(node);
-                    }
-                    let source = Some(source.into());
-                    return Err(EngineError {
-                        problem,
-                        unsent: None,
-                        node,
-                        source,
-                    });
-                }
-            },
+        }
+    }
+
+    fn answered(self, mut connection: Connection, answer: Response<Incoming>) -> Response<Body> {
+        self.nodes.succeeded(self.node);
+        // It is over with the answer, and is looked at when it is taken.
+        connection.rests = self.is_whole
+            && answer.version() == Version::HTTP_11
+            && !answer.headers().contains_key(CONNECTION);
+        answer.map(|body| self.pool.body(body, connection, self.in_flight))
+    }
+
+    /// The exchange ended after something was sent.
+    fn broke(&self, source: hyper::Error) -> EngineError {
+        debug!(
+            error = %source,
+            request_id = self.ids.request(),
+            trace_id = self.ids.trace(),
+            "exchange with the engine broke"
+        );
+        // A body of ours that failed says why: too large, too slow.
+        let problem = problem_in(&source).unwrap_or_else(|| {
+            if source.is_parse() {
+                Problem::EngineBadAnswer
+            } else if source.is_user() {
+                Problem::ClientGone
+            } else {
+                Problem::EngineUnreachable
+            }
+        });
+        // Who closes in the middle of an upload may not want it: else its sender could open the breaker.
+        if problem == Problem::EngineUnreachable && self.is_whole {
+            self.nodes.failed(self.node);
+        }
+        EngineError {
+            problem,
+            unsent: None,
+            node: self.node,
+            source: Some(source.into()),
+        }
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, EngineError>> + Send>>;
+
+pin_project! {
+    /// A request over a pooled connection, and anew where that turns out to be closed.
+    struct Exchange<A> {
+        #[pin]
+        answer: A,
+        connection: Option<Connection>,
+        way: Option<Way>,
+        anew: Option<Answering>,
+    }
+}
+
+impl<A> Future for Exchange<A>
+where
+    A: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+{
+    type Output = Result<Response<Body>, EngineError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Some(connection) = this.connection {
+            let answer = ready!(connection.inner.poll_answer(this.answer, cx));
+            let (Some(connection), Some(way)) = (this.connection.take(), this.way.take()) else {
+                return Poll::Pending;
+            };
+            match answer {
+                Ok(answer) => return Poll::Ready(Ok(way.answered(connection, answer))),
+                Err(mut error) => match error.take_message() {
+                    Some(back) => *this.anew = Some(Box::pin(way.send(back))),
+                    None => return Poll::Ready(Err(way.broke(error.into_error()))),
+                },
+            }
+        }
+        match this.anew {
+            Some(anew) => anew.as_mut().poll(cx),
+            None => Poll::Pending,
         }
     }
 }
@@ -332,7 +424,7 @@ impl Pool {
 
     /// Keeps a connection for the next request, where it can take one.
     fn put(self: &Arc<Self>, mut connection: Connection) {
-        if !connection.inner.is_good() {
+        if !connection.rests && !connection.inner.is_good() {
             if !connection.inner.has_ended() {
                 let pool = self.clone();
                 tokio::spawn(async move {
@@ -376,6 +468,9 @@ impl Pool {
         let now = Instant::now();
         idle.queue
             .retain_mut(|idle| self.given_up_at(idle) > now && idle.connection.inner.is_good());
+        for idle in &idle.queue {
+            idle.connection.inner.forget_task();
+        }
         self.count_idle(&idle, worker);
         let Some(oldest) = idle.queue.front() else {
             idle.watched = false;
@@ -389,6 +484,7 @@ impl Pool {
             let stream = self.connector.clone().oneshot(self.base.clone()).await?;
             Ok::<_, BoxError>(Connection {
                 inner: EngineConnection::over(stream).await?,
+                rests: false,
                 opened: Instant::now(),
                 _open: self.nodes.opened(self.node),
             })

@@ -5,7 +5,7 @@
 //! before its next request it is [looked at](EngineConnection::is_good).
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -109,32 +109,39 @@ impl<T: Read + Write + Unpin> EngineConnection<T> {
         .await;
     }
 
+    /// Lets the task that used it last go, whose memory the wake-up for it holds. Not at the end of each request, as the next one
+    /// is often the same task's.
+    pub(super) fn forget_task(&self) {
+        drop(self.bell.task.take());
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.driver.is_none()
     }
 
-    /// Sends a request, and waits for the head of its answer.
-    ///
-    /// # Errors
-    /// With the request, where nothing of it was sent.
-    pub(super) async fn send(
+    /// Sends a request as soon as it is [polled](Self::poll_answer).
+    pub(super) fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        let answer = self.sender.try_send_request(request);
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<T>
+    {
         // It can be ready only after the connection moved; a budget of its own would end a wait that nobody ends.
-        let mut answer = pin!(unconstrained(answer));
-        poll_fn(|cx| {
-            self.drive(cx);
-            let answered = answer
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()));
-            if answered.is_ready() {
-                self.rest();
-            }
-            answered
-        })
-        .await
+        unconstrained(self.sender.try_send_request(request))
+    }
+
+    /// Waits for the head of the answer to what was [sent](Self::send); an error has the request, where nothing of it was
+    /// sent.
+    pub(super) fn poll_answer<A: Future>(
+        &mut self,
+        answer: Pin<&mut A>,
+        cx: &Context<'_>,
+    ) -> Poll<A::Output> {
+        self.drive(cx);
+        let answered = answer.poll(&mut Context::from_waker(Waker::noop()));
+        if answered.is_ready() {
+            self.rest();
+        }
+        answered
     }
 
     /// The next frame of the answer's body.
@@ -163,5 +170,35 @@ pub(super) fn frame_now(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hype
     match Pin::new(body).poll_frame(&mut quietly) {
         Poll::Ready(frame) => frame,
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use std::pin::pin;
+
+    use super::*;
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_keeps_no_task_that_is_forgotten() {
+        let (gateway, _engine) = tokio::io::duplex(1024);
+        let mut connection = EngineConnection::over(TokioIo::new(gateway)).await.unwrap();
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let settled = pin!(connection.settle()).poll(&mut Context::from_waker(&waker));
+        assert!(settled.is_ready() && connection.is_good());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&task), 2);
+        connection.forget_task();
+        assert_eq!(Arc::strong_count(&task), 1);
+        assert!(connection.is_good());
     }
 }

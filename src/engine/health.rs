@@ -1,15 +1,15 @@
 //! Whether each node of the engine answers, by `GET {path}/version`.
 //!
 //! A node is asked every `engine.health.interval`, and when somebody wants to know (`/health`, `/readyz`, `/status`); never more
-//! than once a second, however many want to know, as they wait for the one answer. After a 401 it is asked once a minute, as a
-//! wrong password locks the engine's account (engine facts §7). A node that takes longer than `engine.health.timeout`, or answers
+//! than once a second, however many want to know, as they wait for the one answer; a question goes on when they all have left. After
+//! a 401 it is asked once a minute, as a wrong password locks the engine's account (engine facts §7), and at once with another. A node that takes longer than `engine.health.timeout`, or answers
 //! with anything but 2xx, is down. Before its first check it is taken for one that is up.
 //!
 //! The number of a version is the same for all flavours; `/telemetry/data` has the product's name, for an administrator's account
 //! alone. It is asked once for each version seen.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub struct EngineHealth(Arc<Shared>);
 struct Shared {
     nodes: Box<[NodeHealth]>,
     settings: HealthSettings,
+    /// Which account of the engine's it is asked by: counted on at each change.
+    account: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -41,12 +43,13 @@ struct NodeHealth {
     /// One of [`UNKNOWN`], [`UP`], [`DOWN`].
     state: AtomicU8,
     /// Held while it is asked.
-    last: Mutex<Option<Seen>>,
+    last: Arc<Mutex<Option<Seen>>>,
 }
 
 #[derive(Debug)]
 struct Seen {
     asked: Instant,
+    account: u64,
     status: StatusCode,
     version: Option<String>,
     product: Option<String>,
@@ -108,11 +111,12 @@ impl EngineHealth {
         let node = |name| NodeHealth {
             name,
             state: AtomicU8::new(UNKNOWN),
-            last: Mutex::default(),
+            last: Arc::default(),
         };
         Self(Arc::new(Shared {
             nodes: names.into_iter().map(node).collect(),
             settings,
+            account: AtomicU64::default(),
         }))
     }
 
@@ -135,19 +139,25 @@ impl EngineHealth {
     /// the engine's REST root.
     pub async fn ask<E>(&self, engine: E, root: &str) -> bool
     where
-        E: Service<Request<Body>, Response = Response<Body>> + Clone,
+        E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
-        let nodes = self.0.nodes.iter().enumerate();
-        let asked = nodes
-            .map(|(place, node)| node.ask(place, engine.clone(), root, self.0.settings.timeout));
+        // Before anything is waited for: who has waited does not speak for an account that came meanwhile.
+        let account = self.0.account.load(Ordering::Relaxed);
+        let places = 0..self.0.nodes.len();
+        let asked = places.map(|place| self.ask_node(place, account, engine.clone(), root));
         join_all(asked).await.contains(&true)
+    }
+
+    /// What was said of another account than that of the questions to come is not believed any more.
+    pub fn account_changed(&self) {
+        self.0.account.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Asks again and again, for as long as the future is polled.
     pub async fn watch<E>(self, engine: E, root: &str)
     where
-        E: Service<Request<Body>, Response = Response<Body>> + Clone,
+        E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
         if self.0.settings.interval.is_zero() {
@@ -163,45 +173,79 @@ impl EngineHealth {
     pub async fn report(&self) -> Vec<NodeReport> {
         join_all(self.0.nodes.iter().map(NodeHealth::report)).await
     }
+
+    async fn ask_node<E>(&self, place: usize, account: u64, engine: E, root: &str) -> bool
+    where
+        E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
+        E::Error: Into<Problem>,
+    {
+        let Some(node) = self.0.nodes.get(place) else {
+            return false;
+        };
+        let mut last = node.last.clone().lock_owned().await;
+        if let Some(status) = last.as_ref().and_then(|seen| seen.believed(account)) {
+            return status.is_success();
+        }
+        let (shared, root) = (self.0.clone(), root.to_owned());
+        let patience = self.0.settings.timeout;
+        // A task of its own: who comes, asks and leaves, again and again, would send a question to the engine each time.
+        let asking = tokio::spawn(async move {
+            let known = last.take();
+            let seen = Seen::of(known, place, account, engine, &root, patience).await;
+            let status = last.insert(seen).status;
+            if let Some(node) = shared.nodes.get(place) {
+                node.note(status);
+            }
+            status.is_success()
+        });
+        asking.await.unwrap_or(false)
+    }
 }
 
-impl NodeHealth {
-    async fn ask<E>(&self, place: usize, engine: E, root: &str, patience: Duration) -> bool
+impl Seen {
+    /// The status, while nobody need ask again.
+    fn believed(&self, account: u64) -> Option<StatusCode> {
+        let believed = if self.status == StatusCode::UNAUTHORIZED {
+            AFTER_REFUSAL
+        } else {
+            BELIEVED
+        };
+        (self.account == account && self.asked.elapsed() < believed).then_some(self.status)
+    }
+
+    /// Asks a node of which this was known.
+    async fn of<E>(
+        known: Option<Self>,
+        place: usize,
+        account: u64,
+        engine: E,
+        root: &str,
+        patience: Duration,
+    ) -> Self
     where
         E: Service<Request<Body>, Response = Response<Body>> + Clone,
         E::Error: Into<Problem>,
     {
-        let mut last = self.last.lock().await;
-        if let Some(seen) = &*last {
-            let believed = if seen.status == StatusCode::UNAUTHORIZED {
-                AFTER_REFUSAL
-            } else {
-                BELIEVED
-            };
-            if seen.asked.elapsed() < believed {
-                return seen.status.is_success();
-            }
-        }
         let (status, body) = get(engine.clone(), place, root, "/version", patience).await;
         let version = Version::of(&body).filter(|_| status.is_success());
-        let before = last.take();
-        let (known, product) = before.map_or((None, None), |seen| (seen.version, seen.product));
+        let (known, product) = known.map_or((None, None), |seen| (seen.version, seen.product));
         let product = if version.is_none() || version == known {
             product
         } else {
             let (_, body) = get(engine, place, root, "/telemetry/data", patience).await;
             Telemetry::of(&body)
         };
-        *last = Some(Seen {
+        Self {
             asked: Instant::now(),
+            account,
             status,
             version: version.or(known),
             product,
-        });
-        self.note(status);
-        status.is_success()
+        }
     }
+}
 
+impl NodeHealth {
     fn note(&self, status: StatusCode) {
         let node = self.name.as_str();
         let state = if status.is_success() { UP } else { DOWN };
@@ -395,6 +439,38 @@ mod tests {
                 asked.iter().filter(version).count()
             };
             assert_eq!((count(0), count(1)), want, "{second}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_and_leaves_again_and_again_sends_one_question() {
+        let asked = Arc::new(AtomicU64::default());
+        let count = asked.clone();
+        let engine = tower::service_fn(move |_: Request<Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<Result<_, Problem>>()
+        });
+        let health = health();
+        for _ in 0..10 {
+            let asking = health.ask(engine.clone(), "");
+            assert!(timeout(Duration::from_millis(100), asking).await.is_err());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "one for each node");
+        assert!(!health.ask(engine, "").await, "the answer to that one");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_of_another_account_is_not_believed() {
+        let (asked, engine) = engine(401);
+        let health = health();
+        for (changes, want) in [(false, 1), (false, 1), (true, 2), (false, 2)] {
+            if changes {
+                health.account_changed();
+            }
+            health.ask(engine.clone(), "").await;
+            let asked = asked.lock().unwrap();
+            assert_eq!(asked.iter().filter(|(node, _)| *node == 1).count(), want);
         }
     }
 

@@ -8,7 +8,8 @@
 //!    nothing to choose, nothing is counted for it, and there is no breaker.
 //!
 //! An answer of the engine's is a success, whatever its status: it says nothing of the node. One that takes too long is
-//! none either way, as it may be the request; a node that hangs is found by its health check.
+//! none either way, as it may be the request; a node that hangs is found by its health check. So is an exchange whose body was
+//! streamed and that broke, as an engine closes in the middle of an upload that it does not want.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -76,7 +76,7 @@ pub const MAX_LOOKED_AT: usize = 64 * 1024;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct AuditLayer(Arc<Shared>);
+pub struct AuditLayer(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
@@ -85,10 +85,11 @@ struct Shared {
 }
 
 impl AuditLayer {
-    /// Records to this log; clients' addresses are taken from what `trusted` proxies say.
+    /// Records to this log; clients' addresses are taken from what `trusted` proxies say. Without a log it does nothing.
     #[must_use]
-    pub fn new(log: AuditLog, trusted: TrustedProxies) -> Self {
-        Self(Arc::new(Shared { log, trusted }))
+    pub fn new(log: impl Into<Option<AuditLog>>, trusted: TrustedProxies) -> Self {
+        let log = log.into();
+        Self(log.map(|log| Arc::new(Shared { log, trusted })))
     }
 }
 
@@ -107,7 +108,7 @@ impl<S> Layer<S> for AuditLayer {
 #[derive(Debug, Clone)]
 pub struct Audit<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl<S, B> Service<Request<B>> for Audit<S>
@@ -126,26 +127,29 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let mut recording = match Recording::begin(&self.shared, &mut request) {
-            Ok(recording) => recording,
+        let Some(shared) = &self.shared else {
+            return AuditFuture::watching(self.inner.call(request), None);
+        };
+        let mut recording = match Recording::begin(shared, &mut request) {
+            Ok(recording) => Box::new(recording),
             Err(problem) => return AuditFuture::waiting(async move { Err(problem) }),
         };
         if recording.writes {
             // Which instances were started is read from the answer: no caller chooses a form that hides them.
             let plain = HeaderValue::from_static("identity");
             request.headers_mut().insert(ACCEPT_ENCODING, plain);
-            recording.slot = self.shared.log.try_slot();
+            recording.slot = shared.log.try_slot();
             if recording.slot.is_none() {
                 // The service that is ready is the one to call; its clone need not be.
                 let unready = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, unready);
                 return AuditFuture::waiting(async move {
                     recording.slot = Some(recording.shared.log.slot().await?);
-                    AuditFuture::watching(inner.call(request), recording).await
+                    AuditFuture::watching(inner.call(request), Some(recording)).await
                 });
             }
         }
-        AuditFuture::watching(self.inner.call(request), recording)
+        AuditFuture::watching(self.inner.call(request), Some(recording))
     }
 }
 
@@ -169,8 +173,7 @@ pin_project! {
 type Waiting = Pin<Box<dyn Future<Output = Result<Response<Body>, Problem>> + Send>>;
 
 impl<F> AuditFuture<F> {
-    fn watching(inner: F, recording: Recording) -> Self {
-        let recording = Some(Box::new(recording));
+    fn watching(inner: F, recording: Option<Box<Recording>>) -> Self {
         Self {
             state: State::Watching { inner, recording },
         }
@@ -198,12 +201,10 @@ where
             StateProjection::Waiting { future } => future.as_mut().poll(cx),
             StateProjection::Watching { inner, recording } => {
                 let answer = ready!(inner.poll(cx)).map_err(Into::into);
-                let Some(recording) = recording.take() else {
-                    return Poll::Pending;
-                };
-                Poll::Ready(match answer {
-                    Ok(answer) => Ok(recording.answered(answer)),
-                    Err(problem) => Err(recording.refused(problem)),
+                Poll::Ready(match (recording.take(), answer) {
+                    (None, answer) => answer,
+                    (Some(recording), Ok(answer)) => Ok(recording.answered(answer)),
+                    (Some(recording), Err(problem)) => Err(recording.refused(problem)),
                 })
             }
         }
@@ -361,6 +362,7 @@ impl Recording {
             record.set_operation(matched);
         }
         let findings = &self.findings;
+        record.trace_id = findings.trace_id().map(|id| id.as_str().to_owned());
         record.outcome = self.outcome;
         record.code = self.code;
         record.status = self.status;

@@ -5,7 +5,7 @@
 //! to wait (`asyncResponseTimeout`, engine facts §9) on top, at most 30 minutes.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{Layer, Service};
 
@@ -77,7 +78,10 @@ where
             Some(Matched::Operation(found)) if found.operation.is_long_poll()
         );
         let mut progress = None;
-        let request = if request.body().is_end_stream() {
+        // One that is whole is not sent by the client any more; but what a long poll asks for is read as it passes.
+        let body = request.body();
+        let passes = body.is_whole() && (!long_poll || body.is_end_stream());
+        let request = if passes {
             request
         } else {
             let shared = progress.insert(Arc::new(Progress::default())).clone();
@@ -157,7 +161,9 @@ where
             return Poll::Ready(answer.map_err(Into::into));
         }
         loop {
-            ready!(this.timer.as_mut().poll(cx));
+            // An engine that sends without end, as interim answers, takes all that the task may do at once; a timer that is
+            // asked after that would say each time that it has not been looked at.
+            ready!(pin!(unconstrained(this.timer.as_mut())).poll(cx));
             let progress = this.progress.as_ref();
             match progress.and_then(|progress| progress.next_look(*this.budget)) {
                 Some(next) => this.timer.as_mut().reset(next),

@@ -8,20 +8,17 @@
 //!    `X-Request-Id`.
 //! 3. Kept: everything else, W3C trace context among it, byte for byte.
 
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
 use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::{Request, Version};
+use tower::{Layer, Service};
 
-use super::checked::{Check, CheckLayer};
-use crate::forwarded::{Forwarded, TrustedProxies, own_host};
-use crate::problem::Problem;
+use crate::forwarded::{
+    Forwarded, ForwardedHeaders, TrustedProxies, own_host, says_who_the_client_is,
+};
 use crate::request_info::{Peer, RequestInfo};
-
-/// The check of [`EngineHeadersLayer`].
-#[derive(Debug)]
-pub struct EngineHeaders {
-    trusted: TrustedProxies,
-    preserve_host: bool,
-}
 
 /// Cleans the request's headers for the engine and writes those that the gateway answers for.
 ///
@@ -40,93 +37,179 @@ pub struct EngineHeaders {
 /// assert!(!seen.contains_key("cookie") && seen.contains_key("accept"));
 /// # }
 /// ```
-pub type EngineHeadersLayer = CheckLayer<EngineHeaders>;
+#[derive(Debug, Clone)]
+pub struct EngineHeadersLayer(Arc<Rules>);
+
+#[derive(Debug)]
+struct Rules {
+    trusted: TrustedProxies,
+    preserve_host: bool,
+}
 
 impl EngineHeadersLayer {
     /// `preserve_host` passes the client's `Host` on, so that the engine's links carry it.
     #[must_use]
     pub fn new(trusted: TrustedProxies, preserve_host: bool) -> Self {
-        Self::of(EngineHeaders {
+        Self(Arc::new(Rules {
             trusted,
             preserve_host,
-        })
+        }))
     }
 }
 
-impl Check for EngineHeaders {
-    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Problem> {
-        let info = request.extensions().get::<RequestInfo>().cloned();
+impl<S> Layer<S> for EngineHeadersLayer {
+    type Service = EngineHeaders<S>;
+
+    fn layer(&self, inner: S) -> EngineHeaders<S> {
+        EngineHeaders {
+            rules: self.0.clone(),
+            last: None,
+            inner,
+        }
+    }
+}
+
+/// The service of [`EngineHeadersLayer`].
+#[derive(Debug, Clone)]
+pub struct EngineHeaders<S> {
+    rules: Arc<Rules>,
+    /// The server has a service for each connection, over which nearly always the same client asks the same host.
+    last: Option<Arc<Said>>,
+    inner: S,
+}
+
+/// What the engine was told of a client that is no proxy.
+#[derive(Debug)]
+struct Said {
+    peer: Peer,
+    host: HeaderValue,
+    headers: ForwardedHeaders,
+}
+
+impl<S, B> Service<Request<B>> for EngineHeaders<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        let extensions = request.extensions();
+        let info = extensions.get::<RequestInfo>();
         let peer = info
-            .as_ref()
             .and_then(|info| info.peer)
-            .or_else(|| request.extensions().get::<Peer>().copied());
-        let forwarded = Forwarded::of(request.headers(), request.uri(), peer, &self.trusted);
-        let own_host = own_host(request.headers(), request.uri());
-        let version = request.version();
-        let headers = request.headers_mut();
-        let takes_trailers = version >= Version::HTTP_11
-            && headers
-                .get(TE)
-                .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-        remove_hop_by_hop(headers, |name| {
-            let text = name.as_str();
-            is_for_us_alone(text)
-                || text.starts_with("sec-")
-                || text.starts_with("x-forwarded-")
-                || text.starts_with("x-auth-request-")
-                || text.starts_with("x-remote-")
-                // Servers of the CGI family read `_` as `-`: `X_Forwarded_For` is another spelling.
-                || text.contains('_')
+            .or_else(|| extensions.get::<Peer>().copied());
+        let id = info.map(|info| info.id.clone());
+        self.tell_of_client(&mut request, peer);
+        if let Some(id) = id {
+            request.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        self.inner.call(request)
+    }
+}
+
+impl<S> EngineHeaders<S> {
+    fn tell_of_client<B>(&mut self, request: &mut Request<B>, peer: Option<Peer>) {
+        let host = request.headers().get(HOST);
+        if let (Some(last), Some(peer)) = (&self.last, peer)
+            && (last.peer, Some(&last.host)) == (peer, host)
+        {
+            clean(request, self.rules.preserve_host);
+            last.headers.write(request.headers_mut());
+            return;
+        }
+        let trusted = &self.rules.trusted;
+        let forwarded = Forwarded::of(request.headers(), request.uri(), peer, trusted);
+        let headers = forwarded.headers();
+        if let (Some(peer), Some(host)) = (peer, host)
+            && !trusted.contains(peer.address)
+            && let Ok(host) = HeaderValue::from_bytes(host.as_bytes())
+        {
+            self.last = Some(Arc::new(Said {
+                peer,
+                host,
+                headers: headers.clone(),
+            }));
+        }
+        clean(request, self.rules.preserve_host);
+        headers.write(request.headers_mut());
+    }
+}
+
+/// Leaves what the engine is to have. Looks once at each header that is there, rather than for each that could be.
+fn clean<B>(request: &mut Request<B>, preserve_host: bool) {
+    let version = request.version();
+    let headers = request.headers_mut();
+    let (mut connection, mut te, mut expect) = (false, false, false);
+    let mut unwanted = Vec::new();
+    for name in headers.keys() {
+        match name.as_str() {
+            "expect" => expect = true,
+            "connection" => connection = true,
+            "te" => te = true,
+            text if is_unwanted(text) => unwanted.push(name.clone()),
+            _ => {}
+        }
+    }
+    let takes_trailers = te
+        && headers.remove(TE).is_some_and(|te| {
+            version >= Version::HTTP_11 && te.as_bytes().eq_ignore_ascii_case(b"trailers")
         });
-        // hyper has answered 100-continue, or will when the body is asked for (RFC 9110 §10.1.1).
-        if headers
+    if connection {
+        remove_named_by_connection(headers);
+        headers.remove(CONNECTION);
+    }
+    for name in unwanted {
+        headers.remove(name);
+    }
+    // hyper has answered 100-continue, or will when the body is asked for (RFC 9110 §10.1.1).
+    if expect
+        && headers
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        {
-            headers.remove(EXPECT);
-        }
-        if takes_trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-            headers.insert(CONNECTION, HeaderValue::from_static("te"));
-        }
-        if !self.preserve_host {
-            headers.remove(HOST);
-        } else if let (false, Some(host)) = (headers.contains_key(HOST), own_host) {
-            headers.insert(HOST, host);
-        }
-        forwarded.write(headers);
-        match info {
-            Some(info) => drop(headers.insert(X_REQUEST_ID, info.id)),
-            None => drop(headers.remove(X_REQUEST_ID)),
-        }
-        Ok(())
+    {
+        headers.remove(EXPECT);
     }
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if !preserve_host {
+        headers.remove(HOST);
+    } else if !headers.contains_key(HOST)
+        && let Some(host) = own_host(request.headers(), request.uri())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// What no engine is to see, `connection` and `te` beside.
+fn is_unwanted(name: &str) -> bool {
+    is_hop_by_hop(name)
+        || is_for_us_alone(name)
+        || says_who_the_client_is(name)
+        || name == "x-request-id"
+        || name.starts_with("sec-")
+        || name.starts_with("x-forwarded-")
+        || name.starts_with("x-auth-request-")
+        || name.starts_with("x-remote-")
+        // Servers of the CGI family read `_` as `-`: `X_Forwarded_For` is another spelling.
+        || name.contains('_')
 }
 
 /// Removes the headers that are for this connection alone, those that `Connection` names, and the `unwanted`.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            // No client makes the framing, the routing or what the body is a matter of one hop.
-            .filter(|name: &HeaderName| name != HOST && !name.as_str().starts_with("content-"))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+        remove_named_by_connection(headers);
     }
-    remove_where(headers, |name| is_hop_by_hop(name) || unwanted(name));
-}
-
-/// Looks once at each header that is there, rather than for each that could be.
-pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
     let names: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| unwanted(name))
+        .filter(|name| is_hop_by_hop(name.as_str()) || unwanted(name))
         .cloned()
         .collect();
     for name in names {
@@ -134,11 +217,26 @@ pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderNam
     }
 }
 
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // No client makes the framing, the routing or what the body is a matter of one hop.
+        .filter(|name: &HeaderName| name != HOST && !name.as_str().starts_with("content-"))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+fn is_hop_by_hop(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "connection"
             | "keep-alive"
             | "proxy-connection"
@@ -181,13 +279,52 @@ mod tests {
         for (name, value) in pairs {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(()).unwrap();
-        let check = EngineHeaders {
-            trusted: TrustedProxies::default(),
-            preserve_host: true,
-        };
-        check.check(&mut request).unwrap();
-        request.headers().clone()
+        let request = request.body(()).unwrap();
+        let mut seen = HeaderMap::new();
+        let engine = tower::service_fn(|request: Request<()>| {
+            seen.clone_from(request.headers());
+            std::future::ready(Ok::<_, std::convert::Infallible>(()))
+        });
+        let layer = EngineHeadersLayer::new(TrustedProxies::default(), true);
+        drop(layer.layer(engine).call(request));
+        seen
+    }
+
+    #[test]
+    fn each_request_over_a_connection_has_its_own_client_and_host() {
+        let mut seen = Vec::new();
+        let engine = tower::service_fn(|request: Request<()>| {
+            let header = |name: &str| request.headers().get(name).cloned();
+            seen.push([header("forwarded"), header("x-forwarded-host")]);
+            std::future::ready(Ok::<_, std::convert::Infallible>(()))
+        });
+        let mut service = EngineHeadersLayer::new(TrustedProxies::default(), true).layer(engine);
+        let asked = [
+            ("192.0.2.7", false, Some("a")),
+            ("192.0.2.7", false, Some("a")),
+            ("192.0.2.7", false, Some("b")),
+            ("192.0.2.8", false, Some("b")),
+            ("192.0.2.8", true, Some("b")),
+            ("192.0.2.8", true, None),
+            ("192.0.2.8", true, Some("b")),
+        ];
+        for (address, tls, host) in asked {
+            let mut request = Request::get("/task").header("forwarded", "for=1.2.3.4");
+            if let Some(host) = host {
+                request = request.header(HOST, host);
+            }
+            let address = address.parse().unwrap();
+            let peer = Peer { address, tls };
+            drop(service.call(request.extension(peer).body(()).unwrap()));
+        }
+        let want = asked.map(|(address, tls, host)| {
+            let proto = if tls { "https" } else { "http" };
+            let named = host.map_or(String::new(), |host| format!(";host=\"{host}\""));
+            let forwarded = format!("for={address};proto={proto}{named}");
+            [Some(forwarded), host.map(str::to_owned)]
+                .map(|value| value.map(|value| HeaderValue::try_from(value).unwrap()))
+        });
+        assert_eq!(seen, want);
     }
 
     #[test]
@@ -206,6 +343,7 @@ mod tests {
             ("sec-fetch-mode", "cors"),
             ("upgrade", "h2c"),
             ("te", "gzip"),
+            ("x-real-ip", "1.2.3.4"),
             ("transfer-encoding", "chunked"),
             ("keep-alive", "1"),
             ("x-request-id", "mine"),

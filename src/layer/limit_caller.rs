@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use foldhash::quality::RandomState;
+use foldhash::{fast, quality};
 use http::Request;
 
 use super::checked::{Check, CheckLayer};
@@ -34,8 +34,8 @@ pub struct LimitCaller {
 /// How many requests each caller has in flight; who has none is not in it.
 #[derive(Debug, Default)]
 struct Callers {
-    hasher: RandomState,
-    counts: Mutex<HashMap<u64, usize>>,
+    hasher: quality::RandomState,
+    counts: Mutex<HashMap<u64, usize, fast::RandomState>>,
 }
 
 /// A request in flight; it counts until it is dropped.

@@ -13,9 +13,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use tower::{Layer, Service};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::engine_headers::X_REQUEST_ID;
 use crate::access_log::{AccessLine, AccessLog};
@@ -109,10 +110,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let time = SystemTime::now();
         let info = RequestInfo {
-            id: request_id(request.headers().get(X_REQUEST_ID)),
+            id: request_id(request.headers().get(X_REQUEST_ID), time),
             peer: request.extensions().get::<Peer>().copied(),
             received: Instant::now(),
+            time,
         };
         let findings = Findings::default();
         if let Some(parent) = TraceParent::of(request.headers()) {
@@ -225,6 +228,8 @@ impl Report {
             );
         }
         let line = AccessLine {
+            // The clock is not asked again.
+            time: self.info.time + took,
             method: method_label(&self.method),
             route: operation
                 .map(|row| row.path)
@@ -249,7 +254,7 @@ impl Report {
 }
 
 /// A client's own id is kept where it is short and plain; else there is a new one.
-fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
+fn request_id(given: Option<&HeaderValue>, now: SystemTime) -> HeaderValue {
     let is_plain = |value: &&HeaderValue| {
         (1..=128).contains(&value.len())
             && value
@@ -259,7 +264,9 @@ fn request_id(given: Option<&HeaderValue>) -> HeaderValue {
     };
     given.filter(is_plain).cloned().unwrap_or_else(|| {
         let mut text = Uuid::encode_buffer();
-        HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut text))
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Timestamp::from_unix(NoContext, now.as_secs(), now.subsec_nanos());
+        HeaderValue::from_str(Uuid::new_v7(now).hyphenated().encode_lower(&mut text))
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
     })
 }
@@ -292,6 +299,7 @@ mod tests {
 
     #[test]
     fn only_a_plain_request_id_is_kept() {
+        let now = SystemTime::now();
         for (given, kept) in [
             ("abc-1.2:3_4", true),
             (&"a".repeat(128), true),
@@ -301,9 +309,9 @@ mod tests {
             ("a\"b", false),
         ] {
             let value = HeaderValue::from_str(given).unwrap();
-            assert_eq!(request_id(Some(&value)) == value, kept, "{given}");
+            assert_eq!(request_id(Some(&value), now) == value, kept, "{given}");
         }
-        assert_ne!(request_id(None), request_id(None));
+        assert_ne!(request_id(None, now), request_id(None, now));
     }
 
     #[tokio::test(start_paused = true)]

@@ -165,7 +165,7 @@ where
 impl Health {
     async fn answer<E>(&self, engine: E) -> Response<Body>
     where
-        E: Service<Request<Body>, Response = Response<Body>> + Clone,
+        E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
         let reachable = self.engine.ask(engine, &self.engine_path).await;

@@ -1,7 +1,8 @@
 //! A span for each request as its client sees it, and the trace it belongs to.
 //!
 //! The span begins when the request's head has been read and ends with the answer's body. It continues the trace of a valid
-//! `traceparent`; without one it begins a trace, and a `tracestate` that belongs to none goes. Names and attributes are those of
+//! `traceparent`; without one it begins a trace, and a `tracestate` that belongs to none goes. That a trace is sampled is believed of
+//! trusted proxies: of what others call sampled, no larger share is than of the traces that begin here. Names and attributes are those of
 //! OpenTelemetry's conventions for HTTP servers, with one exception: a path stands there as its route, since paths hold ids, and queries
 //! never do.
 //!
@@ -10,6 +11,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::uri::Authority;
@@ -27,20 +29,25 @@ use crate::body::Guarded;
 use crate::forwarded::{Forwarded, TrustedProxies};
 use crate::request_info::{Findings, RequestInfo};
 use crate::trace_context::{self, TRACESTATE, TraceParent};
-use crate::traces::{self, ABORTED, Traces, set};
+use crate::traces::{self, ABORTED, SaidBy, Traces, set};
 
 /// Makes a span of each request; see the [module](self).
 #[derive(Debug, Clone)]
-pub struct TraceLayer {
+pub struct TraceLayer(Option<Arc<Rules>>);
+
+#[derive(Debug)]
+struct Rules {
     traces: Traces,
     trusted: TrustedProxies,
 }
 
 impl TraceLayer {
-    /// Clients' addresses are taken from what `trusted` proxies say.
+    /// Clients' addresses, and which traces are sampled, are taken from what `trusted` proxies say. Without `traces` it does
+    /// nothing.
     #[must_use]
-    pub fn new(traces: Traces, trusted: TrustedProxies) -> Self {
-        Self { traces, trusted }
+    pub fn new(traces: impl Into<Option<Traces>>, trusted: TrustedProxies) -> Self {
+        let traces = traces.into();
+        Self(traces.map(|traces| Arc::new(Rules { traces, trusted })))
     }
 }
 
@@ -49,7 +56,7 @@ impl<S> Layer<S> for TraceLayer {
 
     fn layer(&self, inner: S) -> Trace<S> {
         Trace {
-            layer: self.clone(),
+            rules: self.0.clone(),
             inner,
         }
     }
@@ -58,7 +65,7 @@ impl<S> Layer<S> for TraceLayer {
 /// The service of [`TraceLayer`].
 #[derive(Debug, Clone)]
 pub struct Trace<S> {
-    layer: TraceLayer,
+    rules: Option<Arc<Rules>>,
     inner: S,
 }
 
@@ -76,30 +83,46 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let parent = context_of(&mut request);
-        let method = method_label(request.method());
-        let TraceLayer { traces, trusted } = &self.layer;
-        let span = traces.begin(method, SpanKind::Server, parent);
-        let context = span.span_context().clone();
-        let findings = request.extensions().get::<Findings>().cloned();
-        let mut recorded = None;
-        // It is none once the provider has been shut down.
-        if let (true, Some(findings)) = (context.is_valid(), findings) {
-            let trace_id = trace_context::TraceId::parse(&context.trace_id().to_string());
-            if let Some(trace_id) = trace_id {
-                findings.note_trace_id(trace_id);
-            }
-            if span.is_recording() {
-                findings.note_recorded(());
-                let span = ServerSpan::of(&request, span, findings, trusted, traces);
-                recorded = Some(Box::new(span));
-            }
-            request.extensions_mut().insert(context);
-        }
+        let span = self
+            .rules
+            .as_ref()
+            .and_then(|rules| rules.begin(&mut request));
         Traced {
-            span: recorded,
+            span,
             inner: self.inner.call(request),
         }
+    }
+}
+
+impl Rules {
+    /// The span, where it is recorded; inner layers hear of it in any case.
+    fn begin<B>(&self, request: &mut Request<B>) -> Option<Box<ServerSpan>> {
+        let Self { traces, trusted } = self;
+        let parent = context_of(request);
+        let method = method_label(request.method());
+        let peer = request.extensions().get::<RequestInfo>();
+        let peer = peer.and_then(|info| info.peer);
+        let said_by = if peer.is_some_and(|peer| trusted.contains(peer.address)) {
+            SaidBy::Trusted
+        } else {
+            SaidBy::Stranger
+        };
+        let span = traces.begin(method, SpanKind::Server, parent, said_by);
+        let context = span.span_context().clone();
+        let findings = request.extensions().get::<Findings>().cloned();
+        // It is none once the provider has been shut down.
+        let findings = findings.filter(|_| context.is_valid())?;
+        let trace_id = trace_context::TraceId::parse(&context.trace_id().to_string());
+        if let Some(trace_id) = trace_id {
+            findings.note_trace_id(trace_id);
+        }
+        let recorded = span.is_recording().then(|| {
+            findings.note_recorded(());
+            let span = ServerSpan::of(request, span, findings, trusted, traces);
+            Box::new(span)
+        });
+        request.extensions_mut().insert(context);
+        recorded
     }
 }
 

@@ -22,27 +22,29 @@ use crate::engine::nodes::SentTo;
 use crate::problem::Problem;
 use crate::request_info::Findings;
 use crate::trace_context::TRACEPARENT;
-use crate::traces::{self, ABORTED, Traces, set};
+use crate::traces::{self, ABORTED, SaidBy, Traces, set};
 
 /// Makes a span of each call of the engine; see the [module](self).
 #[derive(Debug, Clone)]
-pub struct TraceEngineLayer {
+pub struct TraceEngineLayer(Option<Arc<Rules>>);
+
+#[derive(Debug)]
+struct Rules {
     traces: Traces,
     /// In the nodes' order.
     addresses: Arc<[(Arc<str>, u16)]>,
 }
 
 impl TraceEngineLayer {
-    /// The engine's nodes are at these hosts and ports.
+    /// The engine's nodes are at these hosts and ports. Without `traces` it does nothing.
     #[must_use]
-    pub fn new(traces: Traces, addresses: &[(String, u16)]) -> Self {
+    pub fn new(traces: impl Into<Option<Traces>>, addresses: &[(String, u16)]) -> Self {
         let addresses = addresses.iter();
-        Self {
-            traces,
-            addresses: addresses
-                .map(|(host, port)| (Arc::from(host.as_str()), *port))
-                .collect(),
-        }
+        let addresses = addresses
+            .map(|(host, port)| (Arc::from(host.as_str()), *port))
+            .collect();
+        let rules = |traces| Arc::new(Rules { traces, addresses });
+        Self(traces.into().map(rules))
     }
 }
 
@@ -51,7 +53,7 @@ impl<S> Layer<S> for TraceEngineLayer {
 
     fn layer(&self, inner: S) -> TraceEngine<S> {
         TraceEngine {
-            layer: self.clone(),
+            rules: self.0.clone(),
             inner,
         }
     }
@@ -60,7 +62,7 @@ impl<S> Layer<S> for TraceEngineLayer {
 /// The service of [`TraceEngineLayer`].
 #[derive(Debug, Clone)]
 pub struct TraceEngine<S> {
-    layer: TraceEngineLayer,
+    rules: Option<Arc<Rules>>,
     inner: S,
 }
 
@@ -77,8 +79,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let parent = request.extensions().get::<SpanContext>().cloned();
-        let span = parent.and_then(|parent| self.layer.begin(&mut request, parent));
+        let span = self.rules.as_ref().and_then(|rules| {
+            let parent = request.extensions().get::<SpanContext>().cloned();
+            rules.begin(&mut request, parent?)
+        });
         TracedEngine {
             span: span.map(Box::new),
             inner: self.inner.call(request),
@@ -86,11 +90,12 @@ where
     }
 }
 
-impl TraceEngineLayer {
+impl Rules {
     /// The span, where it is recorded; the engine hears of it in any case.
     fn begin<B>(&self, request: &mut Request<B>, parent: SpanContext) -> Option<EngineSpan> {
         let method = method_label(request.method());
-        let mut span = self.traces.begin(method, SpanKind::Client, parent);
+        let (kind, said_by) = (SpanKind::Client, SaidBy::Trusted);
+        let mut span = self.traces.begin(method, kind, parent, said_by);
         let context = span.span_context();
         if let Some(value) = traces::traceparent(context).filter(|_| context.is_valid()) {
             request.headers_mut().insert(TRACEPARENT, value);

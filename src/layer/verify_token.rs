@@ -26,6 +26,7 @@ use super::checked::CheckedLater;
 use crate::identity::Identity;
 use crate::problem::Problem;
 use crate::request_info::{Findings, RequestIds};
+use crate::token::last::LastToken;
 use crate::token::verifier::Fetch;
 use crate::token::{BearerToken, VerifiedToken, Verifier};
 use crate::waiting::waiting;
@@ -80,6 +81,7 @@ impl<S> Layer<S> for VerifyTokenLayer {
         VerifyToken {
             inner,
             verifier: self.verifier.clone(),
+            last: LastToken::default(),
         }
     }
 }
@@ -89,6 +91,8 @@ impl<S> Layer<S> for VerifyTokenLayer {
 pub struct VerifyToken<S> {
     inner: S,
     verifier: Verifier,
+    /// The server has a service for each connection.
+    last: LastToken,
 }
 
 impl<S, B> Service<Request<B>> for VerifyToken<S>
@@ -111,7 +115,7 @@ where
         extensions.remove::<VerifiedToken>();
         extensions.remove::<Identity>();
 
-        match check(&self.verifier, &request) {
+        match check(&self.verifier, &mut self.last, &request) {
             Ok(token) => {
                 request.extensions_mut().insert(token);
                 CheckedLater::passed(self.inner.call(request))
@@ -137,10 +141,14 @@ enum Refused {
 }
 
 /// Checks with what is known now.
-fn check<B>(verifier: &Verifier, request: &Request<B>) -> Result<VerifiedToken, Refused> {
+fn check<B>(
+    verifier: &Verifier,
+    last: &mut LastToken,
+    request: &Request<B>,
+) -> Result<VerifiedToken, Refused> {
     let now = SystemTime::now();
     let token = || read_token(request.headers()).map_err(Refused::Now);
-    let refusal = match verifier.verify_now(token()?, now) {
+    let refusal = match verifier.verify_now(token()?, last, now) {
         Ok(token) => return Ok(token),
         Err(refusal) => refusal,
     };
@@ -162,7 +170,7 @@ fn check<B>(verifier: &Verifier, request: &Request<B>) -> Result<VerifiedToken, 
     }
     // No fetch is due, maybe because one has ended since the first look: its keys deserve a second.
     verifier
-        .verify_now(token()?, now)
+        .verify_now(token()?, last, now)
         .map_err(|refusal| Refused::Now(refusal.into_problem()))
 }
 
@@ -188,7 +196,7 @@ where
 {
     let findings = request.extensions().get::<Findings>().cloned();
     waiting(findings.as_ref(), fetch).await;
-    match check(&verifier, &request) {
+    match check(&verifier, &mut LastToken::default(), &request) {
         Ok(token) => {
             request.extensions_mut().insert(token);
             inner.call(request).await.map_err(Into::into)

@@ -1,5 +1,5 @@
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -48,6 +48,18 @@ fn models_believing(answers: &[(&str, u16, &str)], believed: Duration) -> (Model
     };
     let memory = ModelMemory::new(settings);
     (Models::new(engine, "/rest/", memory), asked)
+}
+
+/// The same engine's, with this memory.
+fn remembering(models: &Models, memory: ModelMemory) -> Models {
+    Models(
+        Arc::new(Shared {
+            engine: models.0.engine.clone(),
+            root: models.0.root.clone(),
+            memory,
+        }),
+        RequestIds::default(),
+    )
 }
 
 fn matched(method: impl Borrow<Method>, path: &str) -> Match {
@@ -389,9 +401,40 @@ async fn after_a_migration_the_name_of_the_version_before_is_protected_too() {
     assert_eq!(names(&protected), ["starter", "other"]);
 }
 
+#[tokio::test]
+async fn what_is_learned_is_shared_by_all_memories_and_what_is_kept_is_not_by_another_engines() {
+    let order_xml = xml("order", "starter");
+    let (before, asked) = models(&[("/process-definition/order:1:a/xml", 200, &order_xml)]);
+    let settings = |names: &[&str]| ModelSettings {
+        believed: Duration::from_mins(1),
+        entries: 100,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let memory = &before.0.memory;
+    let same = remembering(&before, memory.with_settings(settings(&["given"])));
+    let changed = remembering(&before, memory.with_settings(settings(&["other"])));
+    let moved = remembering(&before, memory.at_another_address(settings(&["given"])));
+    let start = matched(Method::POST, &format!("{ORDER}/start"));
+    // A request that began before the reload.
+    before.protected(&start, None, vec![]).await.unwrap();
+    let known = |models: &Models| {
+        let known = models.known();
+        ["starter", "given", "other"].map(|name| known.contains(name))
+    };
+    assert_eq!(known(&before), [true, true, false]);
+    assert_eq!(known(&same), [true, true, false]);
+    assert_eq!(known(&changed), [true, false, true]);
+    assert_eq!(known(&moved), [true, true, false]);
+    assert_eq!(asked.take().len(), 1);
+    same.protected(&start, None, vec![]).await.unwrap();
+    assert!(asked.take().is_empty());
+    moved.protected(&start, None, vec![]).await.unwrap();
+    assert_eq!(asked.take().len(), 1);
+}
+
 #[test]
 fn names_and_keys_are_bounded_together() {
-    let mut known = Known::default();
+    let mut known = UsedNames::default();
     for at in 0..MAX_KNOWN {
         known.add(&["starter".into()], Some(&at.to_string()));
         known.add(&[format!("name{at}").into()], None);

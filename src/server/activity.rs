@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// The activity of one connection. Only notes what happens, as a look at the clock with each byte would cost more.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// Requests whose answer's body has not ended.
+    /// Requests whose answer's body has not ended, and bodies of requests that have not.
     in_flight: AtomicUsize,
     /// Those of them whose answer has no head yet.
     unanswered: AtomicUsize,
@@ -73,6 +73,12 @@ impl Activity {
         self.note_moved();
     }
 
+    /// A request's body is coming, until what is returned is dropped: what is read of it after the answer is no head.
+    pub(super) fn body_began(self: &Arc<Self>) -> ComingBody {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        ComingBody(self.clone())
+    }
+
     /// An answer broke off whose end only the end of the connection tells, as in HTTP/1.0.
     pub(super) fn answer_broke(&self) {
         self.broken.store(true, Ordering::Relaxed);
@@ -104,6 +110,16 @@ impl Activity {
     fn head_is_over(&self, limit: usize) -> bool {
         self.head_is_coming.load(Ordering::Relaxed)
             && self.head_bytes.load(Ordering::Relaxed) > limit
+    }
+}
+
+/// A request's body that has not ended.
+#[derive(Debug)]
+pub(super) struct ComingBody(Arc<Activity>);
+
+impl Drop for ComingBody {
+    fn drop(&mut self) {
+        self.0.request_ended();
     }
 }
 
@@ -398,6 +414,22 @@ mod tests {
         activity.request_ended();
         activity.note_read(b"a");
         assert!(!activity.head_is_over(10), "the next head");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_body_after_its_answer_is_no_head() {
+        let (activity, mut lookout) = watched();
+        activity.request_began();
+        let body = activity.body_began();
+        activity.head_ended();
+        activity.request_ended();
+        activity.note_read(&[b'a'; 100]);
+        assert!(!activity.head_is_over(10));
+        assert_eq!(left(&mut lookout), Some(75), "it may take its time");
+        drop(body);
+        activity.note_read(&[b'a'; 11]);
+        assert!(activity.head_is_over(10), "the next head");
+        assert_eq!(left(&mut lookout), Some(10));
     }
 
     #[tokio::test(start_paused = true)]

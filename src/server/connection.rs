@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
+use hyper_util::server::graceful::GracefulConnection;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tracing::{debug, trace};
 
+use super::Stack;
 use super::activity::{Activity, Lookout, Watched};
 use super::current::Current;
 use super::tls::Tls;
@@ -107,22 +108,15 @@ impl<S> Connections<S> {
         self.most
     }
 
-    /// Serves one connection until it ends, is silent for too long, or the server drains. A handshake ends
-    /// when `handshakes` has no sender any more.
-    pub(super) async fn serve<R>(
+    /// Serves one connection until it ends, is silent for too long, or the server drains, which `draining` says. Who has
+    /// not shaken hands by then, or sent nothing, is not waited for; what has come is served.
+    pub(super) async fn serve(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        watcher: Watcher,
-        mut handshakes: watch::Receiver<()>,
+        mut draining: watch::Receiver<()>,
     ) where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
+        S: Stack,
     {
         let _ = stream.set_nodelay(true);
         let began = Instant::now();
@@ -132,16 +126,15 @@ impl<S> Connections<S> {
                 began,
                 http2: None,
             };
-            return self
-                .exchange(stream, reset, knows, watcher, handshakes)
-                .await;
+            return self.exchange(stream, reset, knows, draining).await;
         };
         // In a place of its own, so that connections without it are no larger.
         let over_tls = async {
             let deadline = began + self.current.served().limits.header_read_timeout;
             let accepted = tokio::select! {
+                biased;
                 accepted = timeout_at(deadline, tls.accept(stream)) => accepted,
-                _ = handshakes.changed() => return,
+                _ = draining.changed() => return,
             };
             match accepted {
                 Ok(Ok(stream)) => {
@@ -149,8 +142,7 @@ impl<S> Connections<S> {
                     let agreed = stream.get_ref().1.alpn_protocol();
                     let http2 = agreed.map(|protocol| protocol == b"h2");
                     let knows = Knows { peer, began, http2 };
-                    self.exchange(stream, reset, knows, watcher, handshakes)
-                        .await;
+                    self.exchange(stream, reset, knows, draining).await;
                 }
                 Ok(Err(error)) => debug!(%peer, %error, "no TLS handshake"),
                 Err(_) => debug!(%peer, "no TLS handshake in time"),
@@ -161,22 +153,15 @@ impl<S> Connections<S> {
 
     /// Serves what comes over a stream that stands; `reset` makes its coming end one that no client takes for
     /// a good one.
-    async fn exchange<T, R>(
+    async fn exchange<T>(
         &self,
         stream: T,
         reset: fn(&T),
         knows: Knows,
-        watcher: Watcher,
-        mut handshakes: watch::Receiver<()>,
+        mut draining: watch::Receiver<()>,
     ) where
+        S: Stack,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
     {
         let Knows { peer, began, http2 } = knows;
         let activity = Activity::new();
@@ -203,7 +188,7 @@ impl<S> Connections<S> {
         let is_http2 = tokio::select! {
             biased;
             is_http2 = timeout_at(began + head, stream.is_http2(http2)) => is_http2,
-            _ = handshakes.changed() => return,
+            _ = draining.changed() => return,
         };
         let mut lookout = Lookout::new(activity, began, idle, head);
         match is_http2 {
@@ -212,14 +197,14 @@ impl<S> Connections<S> {
                 let connection = served.http1.serve_connection(TokioIo::new(stream), entry);
                 // No connection keeps what is replaced later.
                 drop(served);
-                keep(watcher.watch(connection), peer, &mut lookout).await;
+                keep(connection, peer, draining, &mut lookout).await;
             }
             // In a place of its own, so that connections of HTTP/1.1 are no larger.
             Ok(Ok(true)) => {
                 let served = self.current.served();
                 let connection = served.http2.serve_connection(TokioIo::new(stream), entry);
                 drop(served);
-                Box::pin(keep(watcher.watch(connection), peer, &mut lookout)).await;
+                Box::pin(keep(connection, peer, draining, &mut lookout)).await;
             }
             Ok(Err(error)) => trace!(%peer, %error, "connection ended"),
             Err(_) => debug!(%peer, "silent connection closed"),
@@ -236,13 +221,17 @@ struct Knows {
     http2: Option<bool>,
 }
 
-/// Keeps a connection going until it ends or is silent for too long.
+/// Keeps a connection going until it ends or is silent for too long; while the server drains, no longer than its requests.
 async fn keep(
-    connection: impl Future<Output = hyper::Result<()>>,
+    connection: impl GracefulConnection<Error = hyper::Error>,
     peer: SocketAddr,
+    mut draining: watch::Receiver<()>,
     lookout: &mut Lookout,
 ) {
     tokio::pin!(connection);
+    let drains = draining.changed();
+    tokio::pin!(drains);
+    let mut is_draining = false;
     let look_again = sleep_until(lookout.next(Instant::now()));
     tokio::pin!(look_again);
     loop {
@@ -254,6 +243,11 @@ async fn keep(
                     trace!(%peer, %error, "connection ended");
                 }
                 return;
+            }
+            // Below the connection: hyper closes one of which it has read nothing, though a request has come.
+            _ = &mut drains, if !is_draining => {
+                is_draining = true;
+                connection.as_mut().graceful_shutdown();
             }
             () = &mut look_again => {
                 let now = Instant::now();
@@ -358,7 +352,8 @@ where
             // Its streams end one by one.
             request.map(|incoming| self.guarded(incoming, limits))
         } else {
-            Unread::of(request, limits.rest).map(|incoming| self.guarded(incoming, limits))
+            Unread::of(request, self.activity.body_began(), limits.rest)
+                .map(|incoming| self.guarded(incoming, limits))
         };
         settle_host(&mut request);
         request.extensions_mut().insert(self.peer);
@@ -567,3 +562,37 @@ const READ_AT_ONCE: usize = 408 * 1024;
 
 /// Concurrent HTTP/2 streams of one connection.
 const STREAMS: u32 = 250;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_first_request_that_has_come_when_the_drain_begins_is_served() {
+        let served = service_fn(|_: Request<Body>| async {
+            Ok::<_, Infallible>(Response::new(Body::from(Bytes::from_static(b"served"))))
+        });
+        let connections = Connections::new(served, Limits::from_config(&Config::default()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: g.example\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        stream.readable().await.unwrap();
+        let (drain, draining) = watch::channel(());
+        drain.send(()).unwrap();
+        connections.serve(stream, peer, draining).await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer:?}");
+        assert!(answer.ends_with("\r\n\r\nserved"), "{answer:?}");
+    }
+}

@@ -55,10 +55,6 @@ impl Resources {
     ) -> Result<Self, BoxError> {
         let engine = &config.engine;
         let kept = before.map(|(_, resources)| resources);
-        // Another engine has other models.
-        let of_engine = before
-            .filter(|(before, _)| is_same_engine(&before.engine, engine))
-            .map(|(_, resources)| resources);
         let keys = config.issuers.iter().map(|issuer| {
             let (rules, source) = match issuer.rules_and_keys()? {
                 (rules, ConfiguredKeys::Secret(keys)) => return Ok((rules, keys.into())),
@@ -131,8 +127,11 @@ impl Resources {
                     entries: config.initiator.model_entries,
                     names: config.initiator.model_names.clone(),
                 };
-                match of_engine.and_then(|kept| kept.models.as_ref()) {
-                    Some(memory) => memory.with_settings(settings),
+                match before.and_then(|(config, kept)| Some((config, kept.models.as_ref()?))) {
+                    Some((before, memory)) if is_same_engine(&before.engine, engine) => {
+                        memory.with_settings(settings)
+                    }
+                    Some((_, memory)) => memory.at_another_address(settings),
                     None => ModelMemory::new(settings),
                 }
             }),

@@ -17,11 +17,13 @@ use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use super::activity::ComingBody;
+
 /// A request's body whose short rest is read when it is dropped.
 #[derive(Debug)]
 pub(super) struct Unread {
     /// `None` once it has ended.
-    inner: Option<Incoming>,
+    inner: Option<(Incoming, ComingBody)>,
     /// Whether reading would make hyper ask for a body that is not wanted (`100 Continue`).
     asks: bool,
     patience: Duration,
@@ -29,10 +31,14 @@ pub(super) struct Unread {
 
 impl Unread {
     /// Takes a request's body; its rest may take this long to come.
-    pub(super) fn of(request: Request<Incoming>, patience: Duration) -> Request<Self> {
+    pub(super) fn of(
+        request: Request<Incoming>,
+        coming: ComingBody,
+        patience: Duration,
+    ) -> Request<Self> {
         let asks = request.headers().contains_key(EXPECT);
         request.map(|inner| Self {
-            inner: Some(inner),
+            inner: Some((inner, coming)),
             asks,
             patience,
         })
@@ -48,7 +54,7 @@ impl HttpBody for Unread {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.asks = false;
-        let Some(inner) = self.inner.as_mut() else {
+        let Some((inner, _)) = self.inner.as_mut() else {
             return Poll::Ready(None);
         };
         let frame = ready!(Pin::new(inner).poll_frame(cx));
@@ -59,19 +65,20 @@ impl HttpBody for Unread {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        let inner = self.inner.as_ref();
+        inner.is_none_or(|(inner, _)| inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         self.inner
             .as_ref()
-            .map_or_else(SizeHint::default, HttpBody::size_hint)
+            .map_or_else(SizeHint::default, |(inner, _)| inner.size_hint())
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        let Some(mut body) = self.inner.take() else {
+        let Some((mut body, coming)) = self.inner.take() else {
             return;
         };
         if self.asks || body.is_end_stream() || body.size_hint().lower() > SHORT {
@@ -94,6 +101,7 @@ impl Drop for Unread {
                 }
             })
             .await;
+            drop(coming);
         });
     }
 }

@@ -10,21 +10,15 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as HttpBody;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tower::Service;
 use tracing::{debug, error, warn};
 
-use super::{Connections, Server, drain};
-use crate::body::{Body, BoxError};
+use super::{Connections, Server, Stack, drain};
 use crate::worker;
 
 impl Server {
@@ -32,23 +26,13 @@ impl Server {
     ///
     /// # Errors
     /// A thread or its runtime cannot be had.
-    pub async fn serve_on<S, R>(
+    pub async fn serve_on<S: Stack>(
         self,
         workers: NonZeroUsize,
         connections: Connections<S>,
         shutdown: impl Future<Output = ()>,
         grace: Duration,
-    ) -> io::Result<()>
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        R: HttpBody<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+    ) -> io::Result<()> {
         let connections = Arc::new(connections);
         // Nothing is sent over these: an end is the word.
         let (stop, mut stopping) = watch::channel(());
@@ -77,8 +61,8 @@ impl Server {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {
                     let stopped = async { drop(stopping.changed().await) };
-                    let graceful = worker.accept(listener, others, stopped).await;
-                    let _ = tell.send(graceful);
+                    let draining = worker.accept(listener, others, stopped).await;
+                    let _ = tell.send(draining);
                     let _ = cutting.changed().await;
                     worker.tasks.shutdown().await;
                 }
@@ -89,10 +73,10 @@ impl Server {
 
         shutdown.await;
         drop(stop);
-        let graceful = told
+        let draining = told
             .await
             .map_err(|_| io::Error::other("the thread that accepts has ended"))?;
-        drain(graceful, grace).await;
+        drain(draining, grace).await;
         drop(cut);
         let _ = ended.recv().await;
         Ok(())
@@ -131,8 +115,7 @@ pub(super) struct Other {
 /// What belongs to a new connection.
 struct Arrived {
     peer: SocketAddr,
-    watcher: Watcher,
-    handshakes: watch::Receiver<()>,
+    draining: watch::Receiver<()>,
     place: Place,
 }
 
@@ -148,17 +131,7 @@ impl Drop for Place {
     }
 }
 
-impl<S, R> Worker<S>
-where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    R: HttpBody<Data = Bytes> + Send + 'static,
-    R::Error: Into<BoxError>,
-{
+impl<S: Stack> Worker<S> {
     pub(super) fn new(connections: Arc<Connections<S>>) -> Self {
         Self {
             connections,
@@ -167,28 +140,27 @@ where
         }
     }
 
-    /// Accepts for all until `stopped`; then nobody can connect any more, and no handshake goes on.
+    /// Accepts for all until `stopped`; then nobody can connect any more, and what is returned tells all connections to end.
     pub(super) async fn accept(
         &mut self,
         listener: TcpListener,
         others: Vec<Other>,
         stopped: impl Future<Output = ()>,
-    ) -> GracefulShutdown {
-        let graceful = GracefulShutdown::new();
+    ) -> watch::Sender<()> {
+        let (drain, _) = watch::channel(());
         let slots = self.connections.most();
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
+        let mut reported = None;
         if let Some(tls) = self.connections.tls() {
             self.tasks.spawn(tls.clone().keep_fresh());
         }
-        // Who shakes hands has asked for nothing yet, and is not waited for.
-        let (_shaking, handshakes) = watch::channel(());
         tokio::pin!(stopped);
         loop {
             let (stream, peer, slot) = tokio::select! {
                 biased;
-                () = &mut stopped => return graceful,
+                () = &mut stopped => return drain,
                 Some(_) = self.tasks.join_next() => continue,
-                accepted = accept(&listener, &slots) => accepted,
+                accepted = accept(&listener, &slots, &mut reported) => accepted,
             };
             let fewest = others
                 .iter()
@@ -200,8 +172,7 @@ where
             open.fetch_add(1, Ordering::Relaxed);
             let arrived = Arrived {
                 peer,
-                watcher: graceful.watcher(),
-                handshakes: handshakes.clone(),
+                draining: drain.subscribe(),
                 place: Place { open, _slot: slot },
             };
             match fewest {
@@ -220,11 +191,10 @@ where
         self.tasks.spawn(async move {
             let Arrived {
                 peer,
-                watcher,
-                handshakes,
+                draining,
                 place,
             } = arrived;
-            connections.serve(stream, peer, watcher, handshakes).await;
+            connections.serve(stream, peer, draining).await;
             drop(place);
         });
     }
@@ -254,6 +224,7 @@ where
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    reported: &mut Option<Instant>,
 ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
     let slot = slots.clone().acquire_owned().await.ok();
     loop {
@@ -261,7 +232,10 @@ async fn accept(
             Ok((stream, peer)) => return (stream, peer, slot),
             // Out of file descriptors, or the client was gone already: neither ends the server.
             Err(error) => {
-                warn!(%error, "accept failed");
+                if reported.is_none_or(|last| last.elapsed() >= REPORT_PAUSE) {
+                    *reported = Some(Instant::now());
+                    warn!(%error, "accept failed");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -271,17 +245,23 @@ async fn accept(
 /// The pause after a failed accept, so that a lack of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// From one failed accept that is logged to the next.
+const REPORT_PAUSE: Duration = Duration::from_mins(1);
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
+    use bytes::Bytes;
     use http::header::HOST;
+    use http::{Request, Response};
     use http_body_util::{BodyExt, Empty};
     use hyper::client::conn::http1;
     use hyper_util::rt::TokioIo;
     use tower::service_fn;
 
     use super::*;
+    use crate::body::Body;
     use crate::server::Limits;
 
     fn limits() -> Limits {

@@ -15,7 +15,7 @@ pub fn with_text(format: LogFormat, line: &AccessLine<'_>, write: impl FnOnce(&[
     SCRATCH.with_borrow_mut(|scratch| {
         let Scratch { clock, text } = scratch;
         text.clear();
-        let stamp = clock.at(SystemTime::now());
+        let stamp = clock.at(line.time);
         match format {
             LogFormat::Text => {
                 text.push_str(stamp);
@@ -36,11 +36,11 @@ pub fn with_text(format: LogFormat, line: &AccessLine<'_>, write: impl FnOnce(&[
 }
 
 fn fields(line: &AccessLine<'_>, to: &mut impl Fields) {
-    to.text("method", line.method);
-    to.text("route", line.route);
-    to.text("operation", line.operation);
+    to.plain("method", line.method);
+    to.plain("route", line.route);
+    to.plain("operation", line.operation);
     push_number(to.name("status"), line.status);
-    to.text("outcome", line.outcome);
+    to.plain("outcome", line.outcome);
     push_decimal(to.name("duration_ms"), line.duration_ms());
     push_number(to.name("bytes"), line.bytes);
     to.text("subject", line.subject);
@@ -155,6 +155,10 @@ trait Fields {
     /// What follows is the value of this one.
     fn name(&mut self, name: &'static str) -> &mut String;
     fn text(&mut self, name: &'static str, value: &str);
+    /// A text of our own, which has nothing to escape.
+    fn plain(&mut self, name: &'static str, value: &'static str) {
+        push_quoted(self.name(name), value);
+    }
     fn address(&mut self, name: &'static str, value: IpAddr);
 }
 
@@ -279,6 +283,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_fmt() {
         let plain = AccessLine {
+            time: SystemTime::now(),
             method: "GET",
             route: "/task",
             operation: "getTasks",

@@ -116,7 +116,7 @@ const fn family(
     }
 }
 
-const FAMILIES: [Family; 31] = [
+const FAMILIES: [Family; 32] = [
     family(
         "bpmgate_requests",
         MetricType::Counter,
@@ -391,6 +391,13 @@ const FAMILIES: [Family; 31] = [
             let since = scrape.loads.loaded_at.duration_since(UNIX_EPOCH);
             encoder.encode_gauge(&since.unwrap_or_default().as_secs_f64())
         },
+    ),
+    family(
+        "bpmgate_config_last_load_successful",
+        MetricType::Gauge,
+        "",
+        "Whether the configuration could be loaded when it was tried last: 1, or 0 while an earlier one is in force",
+        |scrape, encoder| encoder.encode_gauge(&i64::from(scrape.loads.failure.is_none())),
     ),
     family(
         "bpmgate_trace_spans",

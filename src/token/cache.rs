@@ -36,12 +36,35 @@ pub(super) struct TokenCache {
 pub(super) struct TokenTag([u8; MAX_TAG_LEN]);
 
 #[derive(Clone)]
-struct Entry {
-    token: VerifiedToken,
+pub(super) struct Entry {
+    pub(super) token: VerifiedToken,
     /// Which of the verifier's issuers.
     issuer: usize,
     /// The set that verified it. `Weak` keeps the address from being used again, but not the keys.
     keys: Weak<KeySet>,
+}
+
+impl Entry {
+    /// A token that these keys have verified.
+    pub(super) fn new(token: VerifiedToken, issuer: usize, keys: &Arc<KeySet>) -> Self {
+        Self {
+            token,
+            issuer,
+            keys: Arc::downgrade(keys),
+        }
+    }
+
+    /// Whether it would be verified with these keys at this time.
+    pub(super) fn holds(
+        &self,
+        now: SystemTime,
+        current: impl FnOnce(usize) -> Option<Arc<KeySet>>,
+    ) -> bool {
+        let same_keys = current(self.issuer)
+            .is_some_and(|now| std::ptr::eq(self.keys.as_ptr(), &raw const *now));
+        let leeway = self.token.issuer().rules().leeway;
+        same_keys && self.token.0.validity.check(now, leeway).is_ok()
+    }
 }
 
 impl TokenCache {
@@ -81,36 +104,17 @@ impl TokenCache {
         tag: &TokenTag,
         now: SystemTime,
         current: impl FnOnce(usize) -> Option<Arc<KeySet>>,
-    ) -> Option<VerifiedToken> {
-        let Entry {
-            token,
-            issuer,
-            keys,
-        } = self.entries.get(tag)?;
-        let same_keys =
-            current(issuer).is_some_and(|now| std::ptr::eq(keys.as_ptr(), &raw const *now));
-        let leeway = token.issuer().rules().leeway;
-        if same_keys && token.0.validity.check(now, leeway).is_ok() {
-            return Some(token);
+    ) -> Option<Entry> {
+        let entry = self.entries.get(tag)?;
+        if entry.holds(now, current) {
+            return Some(entry);
         }
         self.entries.invalidate(tag);
         None
     }
 
-    /// Keeps a token that these keys have verified.
-    pub(super) fn insert(
-        &self,
-        tag: TokenTag,
-        token: VerifiedToken,
-        issuer: usize,
-        keys: &Arc<KeySet>,
-    ) {
-        let keys = Arc::downgrade(keys);
-        let entry = Entry {
-            token,
-            issuer,
-            keys,
-        };
+    /// Keeps what was verified.
+    pub(super) fn insert(&self, tag: TokenTag, entry: Entry) {
         self.entries.insert(tag, entry);
     }
 

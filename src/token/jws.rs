@@ -13,6 +13,7 @@
 //!
 //! The header's size is bounded by the token's, its depth by the JSON reader's.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use base64::Engine as _;
@@ -35,6 +36,7 @@ pub struct Jws<'a> {
 }
 
 /// What of a header is looked at.
+#[derive(Clone)]
 struct Header {
     algorithm: Algorithm,
     key_id: Option<String>,
@@ -59,14 +61,15 @@ impl<'a> Jws<'a> {
     /// no [`Algorithm`].
     pub fn parse(token: BearerToken<'a>) -> Result<Self, TokenError> {
         let token = token.as_str();
-        let parts = token.split('.').count();
-        let (Some((signing_input, signature)), 3) = (token.rsplit_once('.'), parts) else {
-            return Err(TokenError::Parts(parts));
-        };
-        let (header, payload) = signing_input
-            .split_once('.')
-            .ok_or(TokenError::Parts(parts))?;
-        let header = read_header(&decode(header, "header")?)?;
+        let refused = || TokenError::Parts(token.split('.').count());
+        let (header, rest) = token.split_once('.').ok_or_else(refused)?;
+        let (payload, signature) = rest.split_once('.').ok_or_else(refused)?;
+        if signature.contains('.') {
+            return Err(refused());
+        }
+        let signing_input = token.get(..=header.len() + payload.len());
+        let signing_input = signing_input.unwrap_or_default();
+        let header = Header::read(header)?;
         let payload = decode(payload, "payload")?;
         let signature = decode(signature, "signature")?;
         Ok(Self {
@@ -122,6 +125,29 @@ fn decode(part: &str, name: &'static str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD
         .decode(part)
         .map_err(|_| TokenError::Base64 { part: name })
+}
+
+impl Header {
+    /// What the part says. All tokens of one key have the same: it is read once for many of them.
+    fn read(part: &str) -> Result<Self, TokenError> {
+        LAST_HEADER.with_borrow_mut(|last| {
+            if let Some((known, header)) = last
+                && **known == *part
+            {
+                return Ok(header.clone());
+            }
+            let header = read_header(&decode(part, "header")?)?;
+            if part.len() <= MAX_KEY_ID_BYTES {
+                *last = Some((part.into(), header.clone()));
+            }
+            Ok(header)
+        })
+    }
+}
+
+thread_local! {
+    /// The last header that a thread read, and what it says: nothing of it is secret.
+    static LAST_HEADER: RefCell<Option<(Box<str>, Header)>> = const { RefCell::new(None) };
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, TokenError> {

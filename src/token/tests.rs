@@ -1,4 +1,5 @@
 use super::jws::MAX_KEY_ID_BYTES;
+use super::last::LastToken;
 use super::*;
 use testing::*;
 
@@ -877,7 +878,7 @@ fn ask(verifier: &Verifier, signed: &str) -> Result<VerifiedToken, Problem> {
 
 fn ask_at(verifier: &Verifier, signed: &str, now: SystemTime) -> Result<VerifiedToken, Problem> {
     verifier
-        .verify_now(signed.as_bytes(), now)
+        .verify_now(signed.as_bytes(), &mut LastToken::default(), now)
         .map_err(verifier::Refusal::into_problem)
 }
 

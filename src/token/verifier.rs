@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use super::cache::TokenCache;
+use super::cache::{Entry, TokenCache};
+use super::last::LastToken;
 use super::{BearerToken, Issuer, KeySet, TokenError, UnverifiedToken, VerifiedToken, verify};
 use crate::problem::Problem;
 
@@ -180,13 +181,14 @@ impl Verifier {
 
     /// Verifies what should be a token with what is known now; waits for nothing.
     ///
-    /// A token that was verified before needs no look at its syntax.
+    /// A token that was verified before needs no look at its syntax; one that was the `last` too, no look into the cache.
     ///
     /// # Errors
     /// [`Refusal`] says whether it is the token, or keys that are not there.
     pub(crate) fn verify_now(
         &self,
         token: &[u8],
+        last: &mut LastToken,
         now: SystemTime,
     ) -> Result<VerifiedToken, Refusal<'_>> {
         let Shared {
@@ -195,17 +197,33 @@ impl Verifier {
             hits,
             misses,
         } = &*self.0;
+        let current = |index| issuers.get::<usize>(index)?.1.current();
+        if let Some(entry) = last.entry(token, now)
+            && entry.holds(now, current)
+        {
+            hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(entry.token.clone());
+        }
         let place = cache
             .as_ref()
             .and_then(|cache| Some((cache, cache.tag(token)?)));
-        if let Some((cache, tag)) = &place {
-            let current = |index| issuers.get::<usize>(index)?.1.current();
-            if let Some(token) = cache.get(tag, now, current) {
-                hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(token);
-            }
+        let Some((cache, tag)) = place else {
+            return Ok(self.verify_anew(token, now)?.token);
+        };
+        let entry = if let Some(entry) = cache.get(&tag, now, current) {
+            hits.fetch_add(1, Ordering::Relaxed);
+            entry
+        } else {
             misses.fetch_add(1, Ordering::Relaxed);
-        }
+            let entry = self.verify_anew(token, now)?;
+            cache.insert(tag, entry.clone());
+            entry
+        };
+        last.note(token, &entry, now);
+        Ok(entry.token)
+    }
+
+    fn verify_anew(&self, token: &[u8], now: SystemTime) -> Result<Entry, Refusal<'_>> {
         let token = BearerToken::parse(token)
             .and_then(UnverifiedToken::parse)
             .map_err(Refusal::Token)?;
@@ -213,7 +231,9 @@ impl Verifier {
             .issuer()
             .ok_or(Refusal::Token(TokenError::ClaimMissing("iss")))?;
         // Few issuers: a scan is faster than a hash.
-        let (index, (issuer, keys)) = issuers
+        let (index, (issuer, keys)) = self
+            .0
+            .issuers
             .iter()
             .enumerate()
             .find(|(_, (issuer, _))| issuer.as_str() == claimed)
@@ -226,10 +246,7 @@ impl Verifier {
                 Refusal::Token(error)
             }
         })?;
-        if let Some((cache, tag)) = place {
-            cache.insert(tag, verified.clone(), index, &current);
-        }
-        Ok(verified)
+        Ok(Entry::new(verified, index, &current))
     }
 
     #[cfg(test)]

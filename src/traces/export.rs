@@ -16,14 +16,15 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
-    SpanExporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, IdGenerator as _, RandomIdGenerator, Sampler,
+    SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData, SpanExporter, SpanProcessor,
 };
 use tokio::runtime::{self, Runtime};
 use tracing::{info, warn};
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::body::BoxError;
 use crate::metrics::{Metrics, SpanEnd};
 use crate::token::refresh::https_connector;
+use crate::traces::SaidBy;
 
 /// Where spans go, and how many.
 #[derive(Debug, Clone)]
@@ -87,12 +89,54 @@ pub(crate) fn provider(
         metrics,
     };
     Ok(SdkTracerProvider::builder()
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
-            settings.sampling,
-        ))))
+        .with_sampler(Sampling::of(settings.sampling))
         .with_resource(resource())
         .with_span_processor(queue)
         .build())
+}
+
+/// Samples what a trusted parent samples, and else a share: of the traces that begin here, and of those that a stranger calls
+/// sampled. Else anybody could have every request recorded (W3C Trace Context, "Denial of Service").
+#[derive(Debug, Clone)]
+struct Sampling {
+    share: Sampler,
+    as_parent: Sampler,
+    ids: RandomIdGenerator,
+}
+
+impl Sampling {
+    fn of(share: f64) -> Self {
+        let share = Sampler::TraceIdRatioBased(share);
+        Self {
+            as_parent: Sampler::ParentBased(Box::new(share.clone())),
+            share,
+            ids: RandomIdGenerator::default(),
+        }
+    }
+}
+
+impl ShouldSample for Sampling {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let by_stranger = parent.is_some_and(|parent| {
+            parent.get::<SaidBy>() == Some(&SaidBy::Stranger)
+                && parent.span().span_context().is_sampled()
+        });
+        // The share is taken by the trace's id, which the stranger has chosen.
+        let (sampler, trace_id) = if by_stranger {
+            (&self.share, self.ids.new_trace_id())
+        } else {
+            (&self.as_parent, trace_id)
+        };
+        sampler.should_sample(parent, trace_id, name, kind, attributes, links)
+    }
 }
 
 /// Who sends: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` have the last word.

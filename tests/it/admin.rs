@@ -165,6 +165,35 @@ async fn the_engine_is_asked_once_for_health_and_readiness() {
 }
 
 #[tokio::test]
+async fn a_question_to_the_engine_outlives_who_asks_and_leaves() {
+    let engine = Engine::start().await.unwrap();
+    let version = "/engine-rest/version";
+    engine.script(version, Script::Gate(Box::new(Script::Echo)));
+    let issuer = Issuer::start().await.unwrap();
+    let gateway = Process::start(&issuer, &engine.url(), "server.workers = 1").await;
+    let began = Instant::now();
+    for left in 1..=10 {
+        let mut client = Raw::connect(gateway.address).await;
+        client
+            .write("GET /health HTTP/1.1\r\nHost: g.example\r\n\r\n")
+            .await;
+        eventually("the question", || engine.requests_to(version) > 0).await;
+        // One thread serves all: what it answers later has come later.
+        for _ in 0..10 {
+            send(gateway.address, Method::GET, "/nothing").await;
+        }
+        drop(client);
+        eventually("the end of the request", || {
+            gateway.logged("route=\"/health\"") == left
+        })
+        .await;
+    }
+    // One ends, and another one may begin, when the engine has not answered for two seconds.
+    let asked = engine.requests_to(version) as u64;
+    assert!(asked <= began.elapsed().as_secs() / 2 + 1, "{asked}");
+}
+
+#[tokio::test]
 async fn the_status_shows_configuration_and_keys_and_no_secret() {
     let world = Watched::start().await;
     ready(world.admin).await;

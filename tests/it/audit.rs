@@ -183,6 +183,21 @@ async fn what_writes_is_recorded_and_what_reads_is_not() {
 }
 
 #[tokio::test]
+async fn a_record_names_the_trace_of_its_request() {
+    let audited = Audited::with(|_| ()).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = audited
+        .world
+        .request(Method::POST, "/api/task/7/complete")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-00"))
+        .header(CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(Bytes::from_static(b"{}")));
+    audited.world.send(request.unwrap()).await;
+    let records = audited.records().await;
+    assert_eq!(records[0]["trace_id"], trace, "{records:?}");
+}
+
+#[tokio::test]
 async fn denials_are_recorded_and_never_reach_the_engine() {
     let audited = Audited::with(|config| {
         config.access.rules = vec![config::Rule {
@@ -374,38 +389,6 @@ async fn a_trusted_proxy_says_who_the_client_is_and_a_stranger_does_not() {
             .await;
         assert_eq!(audited.records().await[0]["client"], want);
     }
-}
-
-/// `/dev/full` takes no byte: `ENOSPC`, as a full disk.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
-    let world = World::with(|config| {
-        config.telemetry.audit_log = "/dev/full".to_owned();
-        config.access.default = "user".to_owned();
-    })
-    .await;
-    // Nothing was known of the disk before the first record.
-    assert_eq!(send(&world, Method::POST, START, "{}").await.status(), 200);
-    let mut writes = 1;
-    let refusal = soon("a refusal", async {
-        loop {
-            let answer = send(&world, Method::POST, START, "{}").await;
-            if answer.status() != 200 {
-                return answer;
-            }
-            writes += 1;
-        }
-    })
-    .await;
-    assert_eq!(refused(&refusal), (503, "audit_unavailable".to_owned()));
-    assert_eq!(refusal.headers()["retry-after"], "5");
-    assert_eq!(world.engine.request_count(), writes);
-    assert_eq!(world.get("/api/task").await.status(), 200);
-    // A denial that cannot be recorded is refused all the same.
-    let denied = world.get("/engine-rest/user").await;
-    assert_eq!(refused(&denied), (503, "audit_unavailable".to_owned()));
-    assert_eq!(world.engine.request_count(), writes + 1);
 }
 
 #[tokio::test]

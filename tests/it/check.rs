@@ -289,6 +289,56 @@ async fn an_engine_that_cannot_be_used_is_an_error_that_says_why() {
     }
 }
 
+#[tokio::test]
+async fn each_node_of_the_engine_is_asked_and_named() {
+    let (first, second) = (
+        engine("gate", "hunter2").await,
+        engine("gate", "hunter2").await,
+    );
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone_address = gone.local_addr().unwrap();
+    drop(gone);
+    let more = |password: &str| {
+        format!(
+            "engine.credentials = {{ username = \"gate\", password = \"{password}\" }}\n\
+             engine.nodes = [\"http://{}\", \"http://{gone_address}\", \"http://{}\"]",
+            first.address(),
+            second.address()
+        )
+    };
+    let nobody = "http://engine.invalid/engine-rest";
+    let checked = Checked::of(&["--engine"], nobody, CLERK, &more("hunter2")).await;
+    assert_eq!(checked.code, Some(1), "{}", checked.stderr);
+    assert_eq!(
+        checked.found(),
+        [
+            &format!("engine {}", first.url())[..],
+            "version              1.0.3",
+            "product              of the Camunda 7 family: GET /telemetry/data did not tell",
+            "without credentials  refuses",
+            "demo/demo            refused",
+            "authorizations       unknown: GET /authorization/check gave no answer that tells",
+            &format!("engine http://{gone_address}/engine-rest"),
+            &format!("engine {}", second.url()),
+            "version              1.0.3",
+            "without credentials  refuses",
+        ]
+    );
+    let error = format!("error: the engine at http://{gone_address}/engine-rest: ");
+    assert!(checked.stderr.contains(&error), "{}", checked.stderr);
+
+    // The nodes have one account, which a wrong password locks.
+    second.forget_requests();
+    let checked = Checked::of(&["--engine"], nobody, CLERK, &more("wrong")).await;
+    assert_eq!(checked.code, Some(1));
+    let error = format!(
+        "error: the engine's node {} refuses the account `gate`",
+        first.address()
+    );
+    assert!(checked.stderr.contains(&error), "{}", checked.stderr);
+    assert_eq!(second.request_count(), 0);
+}
+
 fn issuers(issuer: &Issuer, more: &str) -> String {
     format!(
         "[[issuers]]\nissuer = \"{}\"\njwks_url = \"{}\"\naudience = [\"gate\"]\n{more}\n",

@@ -680,6 +680,23 @@ async fn a_small_body_that_comes_after_the_rejection_is_no_next_request() {
 }
 
 #[tokio::test]
+async fn the_rest_of_a_refused_body_is_no_head_that_is_too_large() {
+    let world =
+        World::with(|config| config.server.limits.header_bytes = ByteSize::from_kib(2)).await;
+    let mut client = world.raw_client().await;
+    let head = "POST /api/x HTTP/1.1\r\nHost: g\r\nContent-Length: 60000\r\n\r\n";
+    assert_eq!(client.ask(head).await.status, 401);
+    for _ in 0..20 {
+        client.write([b'x'; 3000]).await;
+        tokio::task::yield_now().await;
+    }
+    let answer = client
+        .ask(world.text("GET /api/engine HTTP/1.1", "\r\n"))
+        .await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
 async fn a_large_unread_body_does_not_hide_the_rejection() {
     let world =
         World::with(|config| config.server.limits.request_body = ByteSize::from_mib(1)).await;

@@ -14,9 +14,9 @@
 
 mod access;
 mod admin;
+mod apart;
 mod audit;
 mod check;
-mod connections;
 mod cors;
 mod demo;
 mod errors;

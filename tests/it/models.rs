@@ -1,12 +1,13 @@
 //! The initiator variable that a process model names itself: filled at starts, protected later.
 
 use bpmgate::body::Body;
-use bpmgate::demo::engine::Script;
+use bpmgate::demo::engine::{Engine, Script};
+use bpmgate::demo::issuer::Issuer;
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::support::World;
+use super::support::{AUDIENCE, Client, Process, Protocol, World, alice, eventually, whole};
 
 /// A process whose model calls the one who started it `starter`.
 const MODEL: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
@@ -263,4 +264,44 @@ async fn later_writes_leave_it_alone_in_its_own_model_only() {
         .rfind(|sent| sent.target.ends_with("/complete"));
     let sent: Value = serde_json::from_slice(&sent.unwrap().body).unwrap();
     assert_eq!(sent, json!({"variables": {"note": {"value": "y"}}}));
+}
+
+#[tokio::test]
+async fn what_was_learned_is_protected_when_a_reload_has_changed_the_nodes() {
+    let engine = Engine::start().await.unwrap();
+    engine.deploy(MODEL, None).unwrap();
+    let issuer = Issuer::start().await.unwrap();
+    let (url, name, keys) = (engine.url(), issuer.url(), issuer.jwks_url());
+    let text = |nodes: &str| {
+        format!(
+            "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"\"\nengine.url = \"{url}\"\nengine.health.interval = \"0s\"\n\
+             access.default = \"transparent\"\n{nodes}\n\
+             [[issuers]]\nissuer = \"{name}\"\njwks_url = \"{keys}\"\naudience = [\"{AUDIENCE}\"]\n"
+        )
+    };
+    let gateway = Process::with_config(&text("")).await;
+    let client = Client::connect(gateway.address, Protocol::Http1).await;
+    let send = async |method: Method, path: &str, body: Value| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("authorization", alice(&issuer))
+            .header("content-type", "application/json")
+            .body(Body::from(Bytes::from(body.to_string())));
+        let answer = client.send(request.unwrap()).await.unwrap();
+        whole(answer).await.unwrap()
+    };
+    let started = send(Method::POST, START, json!({})).await;
+    let started: Value = serde_json::from_slice(started.body()).unwrap();
+    let id = started["id"].as_str().unwrap();
+
+    let nodes = format!("engine.nodes = [\"http://{}\"]", engine.address());
+    std::fs::write(gateway.file("config.toml"), text(&nodes)).unwrap();
+    gateway.signal("HUP").await;
+    let loaded = "the configuration was loaded again";
+    eventually(loaded, || gateway.logged(loaded) > 0).await;
+
+    let path = format!("/api/process-instance/{id}/variables/starter");
+    let eve = json!({"value": "eve", "type": "String"});
+    let answer = send(Method::PUT, &path, eve).await;
+    assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{answer:?}");
 }

@@ -107,26 +107,11 @@ impl Measured {
             .unwrap()
     }
 
-    /// A line of the gateway's `/proc/PID/status`, in bytes.
-    fn memory(&self, name: &str) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.gateway.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap();
-        let kib: u64 = line
-            .trim_matches([':', ' ', '\t', 'k', 'B'])
-            .parse()
-            .unwrap();
-        kib * 1024
-    }
-
     /// How much more than now the gateway's memory is at its highest while the future runs.
     async fn growth(&self, future: impl Future<Output = ()>) -> u64 {
-        let before = self.memory("VmRSS");
+        let before = self.gateway.memory("VmRSS");
         future.await;
-        self.memory("VmHWM").saturating_sub(before)
+        self.gateway.memory("VmHWM").saturating_sub(before)
     }
 }
 

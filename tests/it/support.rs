@@ -334,6 +334,21 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id()));
+        open.unwrap().count()
+    }
+
+    /// A line of its `/proc/PID/status`, in bytes: `VmRSS` or `VmHWM`.
+    pub(crate) fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+        let kib = line.trim_matches([':', ' ', '\t', 'k', 'B']);
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends it a signal, by the name that kill(1) knows.
     pub(crate) async fn signal(&self, name: &str) {
         let status = tokio::process::Command::new("kill")

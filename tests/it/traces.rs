@@ -254,6 +254,8 @@ async fn what_is_not_sampled_sends_no_span_and_passes_its_context() {
     let world = World::with(|config| {
         sent(config);
         config.telemetry.trace_sampling = 0.0;
+        // Else nobody's word is taken that a trace is sampled.
+        config.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
     })
     .await;
     for (given, flags) in [
@@ -278,6 +280,33 @@ async fn what_is_not_sampled_sends_no_span_and_passes_its_context() {
     // The last one alone: its client has decided.
     let spans = collector.exactly(2).await;
     assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));
+}
+
+/// The trace goes on all the same.
+#[tokio::test]
+async fn a_stranger_has_no_more_traces_sampled_than_begin_here() {
+    let collector = Collector::start(Mood::Takes).await;
+    let sent = sent_to(&collector);
+    let world = World::with(|config| {
+        sent(config);
+        // The share is taken by the trace's id, and a stranger may choose one of the smallest.
+        config.telemetry.trace_sampling = 0.000_001;
+    })
+    .await;
+    let smallest = "00-00000000000000000000000000000001-00f067aa0ba902b7-01";
+    for given in [SAMPLED, smallest] {
+        let request = world
+            .request(Method::GET, "/api/task")
+            .header("traceparent", given)
+            .header("tracestate", "a=b")
+            .body(Body::empty());
+        assert_eq!(world.send(request.unwrap()).await.status(), 200);
+        let seen = world.engine.requests().pop().unwrap().headers;
+        let traceparent = value(&seen, "traceparent").unwrap();
+        assert_eq!(traceparent[3..35], given[3..35]);
+        assert!(traceparent.ends_with("-00"), "{traceparent}");
+        assert_eq!(value(&seen, "tracestate"), Some("a=b"));
+    }
 }
 
 #[tokio::test]
@@ -475,15 +504,28 @@ async fn a_collector_that_is_no_use_costs_the_spans_and_one_line_in_the_log() {
     ] {
         let mut running =
             Running::start(&[(ENDPOINT, url), ("BPMGATE__TELEMETRY__TRACE_QUEUE", "10")]).await;
-        // Far more spans than there is room for; in the time of many batches.
+        // Far more spans than there is room for, and several batches of them.
         for _ in 0..4 {
+            let before = running.counted("failed").await;
             running.ask(50, None).await;
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            soon("a batch", async {
+                let is_over = async || match name {
+                    "hangs" => hangs.posts() > 0,
+                    _ => running.counted("failed").await > before,
+                };
+                while !is_over().await {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
         }
         assert_eq!(running.engine.request_count(), 200, "{name}");
-        while name != "hangs" && running.counted("failed").await == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        soon("the end of all but ten spans", async {
+            while running.counted("dropped").await + running.counted("failed").await < 390 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
         let (dropped, failed) = (
             running.counted("dropped").await,
             running.counted("failed").await,

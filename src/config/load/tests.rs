@@ -1556,3 +1556,34 @@ fn a_share_may_come_from_the_environment() {
         );
     }
 }
+
+/// Numbers are kept in types of several widths, each of which is read on its own.
+#[test]
+fn every_number_may_come_from_the_environment() {
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let mut numbers = Vec::new();
+    numbers_of(&defaults, "BPMGATE", &mut numbers);
+    assert!(numbers.len() > 10, "{numbers:?}");
+    assert!(
+        numbers
+            .iter()
+            .any(|(name, _)| name.ends_with("BUDGET_PERCENT"))
+    );
+    for (name, value) in numbers {
+        let loaded = with_issuer("", &[(&name, &value)]);
+        assert!(loaded.is_ok(), "{name}={value}: {loaded:?}");
+        let refused = with_issuer("", &[(&name, "many")]).unwrap_err().to_string();
+        assert!(refused.contains("number"), "{refused}");
+    }
+}
+
+fn numbers_of(value: &serde_json::Value, name: &str, into: &mut Vec<(String, String)>) {
+    if let Some(members) = value.as_object() {
+        for (member, value) in members {
+            let name = format!("{name}__{}", member.to_uppercase());
+            numbers_of(value, &name, into);
+        }
+    } else if value.is_number() {
+        into.push((name.to_owned(), value.to_string()));
+    }
+}

@@ -22,7 +22,7 @@ pub(super) struct Reading {
     pub(super) rules: Rules,
     pub(super) caller: Caller,
     pub(super) shared: Arc<Shared>,
-    pub(super) known: Option<Arc<Known>>,
+    pub(super) known: Option<Known>,
     pub(super) findings: Option<Findings>,
     pub(super) body: Bytes,
     pub(super) _memory: Memory,

@@ -1,3 +1,7 @@
+use std::cell::RefCell;
+use std::ops::Deref;
+
+use super::super::last::LastToken;
 use super::super::tests::testing::{
     HEADER, ISSUER, OTHER_RSA, good_claims, issuer, one_key, sign_as, token,
 };
@@ -5,15 +9,46 @@ use super::super::{Algorithm, Issuer, IssuerRules, Preset, Verifier};
 use super::*;
 use crate::problem::Problem;
 
-fn ask(verifier: &Verifier, token: &str, now: SystemTime) -> Result<VerifiedToken, Problem> {
-    verifier
-        .verify_now(token.as_bytes(), now)
-        .map_err(super::super::verifier::Refusal::into_problem)
+/// A verifier, and a connection over which it is asked.
+struct Asked {
+    verifier: Verifier,
+    last: RefCell<LastToken>,
 }
 
-fn verifier(entries: usize) -> Verifier {
+impl Deref for Asked {
+    type Target = Verifier;
+
+    fn deref(&self) -> &Verifier {
+        &self.verifier
+    }
+}
+
+impl From<Verifier> for Asked {
+    fn from(verifier: Verifier) -> Self {
+        let last = RefCell::default();
+        Self { verifier, last }
+    }
+}
+
+/// What it says over a new connection and, three times, over its own, which is all the same.
+fn ask(asked: &Asked, token: &str, now: SystemTime) -> Result<VerifiedToken, Problem> {
+    let over = |last: &mut LastToken| {
+        let said = asked.verify_now(token.as_bytes(), last, now);
+        said.map_err(super::super::verifier::Refusal::into_problem)
+    };
+    let anew = over(&mut LastToken::default());
+    for _ in 0..3 {
+        match (&anew, over(&mut asked.last.borrow_mut())) {
+            (Ok(one), Ok(other)) => assert_eq!(one.claims(), other.claims()),
+            (one, other) => assert_eq!(one.as_ref().err(), other.as_ref().err()),
+        }
+    }
+    anew
+}
+
+fn verifier(entries: usize) -> Asked {
     let verifier = Verifier::new([(issuer(), one_key())]).unwrap();
-    verifier.with_cache(entries)
+    verifier.with_cache(entries).into()
 }
 
 fn is_hit(one: &VerifiedToken, other: &VerifiedToken) -> bool {
@@ -76,7 +111,7 @@ fn entry_holds_for_the_very_keys_that_verified_it() {
         (Some(Arc::clone(&keys)), true),
     ] {
         let cache = TokenCache::new(10).unwrap();
-        cache.insert(hash(), verified.clone(), 7, &keys);
+        cache.insert(hash(), Entry::new(verified.clone(), 7, &keys));
         let found = cache.get(&hash(), now, |issuer| {
             assert_eq!(issuer, 7);
             current.clone()
@@ -86,7 +121,7 @@ fn entry_holds_for_the_very_keys_that_verified_it() {
     }
     // A set that is gone is not kept alive, and no new one takes its place.
     let cache = TokenCache::new(10).unwrap();
-    cache.insert(hash(), verified, 0, &keys);
+    cache.insert(hash(), Entry::new(verified, 0, &keys));
     let weak = Arc::downgrade(&keys);
     drop(keys);
     assert!(weak.upgrade().is_none());
@@ -95,6 +130,42 @@ fn entry_holds_for_the_very_keys_that_verified_it() {
         let verified = cache.get(&hash(), now, |_| Some(Arc::clone(keys)));
         verified.is_none()
     }));
+}
+
+/// What a connection keeps of its last token is the token's text, for so long, and only once it has come again.
+#[test]
+fn last_token_is_known_by_its_text_for_ten_seconds() {
+    let (good, now) = (signed(""), at(1_800_000_000));
+    let entry = |verifier: &Verifier| {
+        let mut last = LastToken::default();
+        let verified = verifier.verify_now(good.as_bytes(), &mut last, now);
+        Entry::new(verified.unwrap(), 0, &Arc::new(one_key()))
+    };
+    let entry = entry(&verifier(1).verifier);
+    let mut last = LastToken::default();
+    last.note(good.as_bytes(), &entry, now);
+    assert!(last.entry(good.as_bytes(), now).is_none(), "it came once");
+    last.note(good.as_bytes(), &entry, now);
+    let found = |token: &[u8], now| last.entry(token, now).is_some();
+    assert!(found(good.as_bytes(), now));
+    for place in 0..good.len() {
+        let mut other = good.clone().into_bytes();
+        other[place] ^= 1;
+        assert!(!found(&other, now), "{place}");
+        assert!(!found(&good.as_bytes()[..place], now), "{place}");
+        assert!(!found(&good.as_bytes()[place + 1..], now), "{place}");
+    }
+    for (seconds, known) in [(9, true), (10, false), (11, false)] {
+        let later = now + Duration::from_secs(seconds);
+        assert_eq!(found(good.as_bytes(), later), known, "{seconds}");
+    }
+    assert!(
+        !found(good.as_bytes(), now - Duration::from_secs(1)),
+        "the clock was set back"
+    );
+    last.note(b"short", &entry, now);
+    last.note(signed(r#","jti":"1""#).as_bytes(), &entry, now);
+    assert!(last.entry(good.as_bytes(), now).is_none(), "another came");
 }
 
 #[test]
@@ -167,9 +238,16 @@ fn other_rules_ask_anew() {
     let mut rules = IssuerRules::new(Preset::Clerk, ISSUER);
     rules.audience = vec!["us".to_owned()];
     let stricter = Verifier::new([(Issuer::new(rules).unwrap(), one_key())]).unwrap();
-    let stricter = stricter.with_cache(10);
+    let stricter = stricter.with_cache(10).into();
     assert!(ask(&stricter, &signed(""), now).is_err());
-    assert!(ask(&cached.with_cache(10), &signed(""), now).is_ok());
+    assert!(
+        ask(
+            &cached.verifier.clone().with_cache(10).into(),
+            &signed(""),
+            now
+        )
+        .is_ok()
+    );
 }
 
 #[cfg(feature = "fetch")]
@@ -207,7 +285,7 @@ mod live {
             let keys = Keys::spawn(issuer(), KeySource::JwksUrl(url), settings);
             assert!(keys.ready().await);
             let verifier = Verifier::new([(issuer(), keys.clone())]).unwrap();
-            let verifier = verifier.with_cache(10);
+            let verifier = verifier.with_cache(10).into();
             let (token, now) = (token(&good_claims().to_string()), SystemTime::now());
 
             let first = ask(&verifier, &token, now).unwrap();

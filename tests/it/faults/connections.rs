@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 
-use super::support::{Client, Process, Protocol, World, alice, code, eventually, soon, whole};
+use crate::support::{Client, Process, Protocol, World, alice, code, eventually, soon, whole};
 
 /// An engine that remembers all that the busy tests send.
 async fn engine_with(change: impl FnOnce(&mut Settings)) -> Engine {
@@ -436,18 +436,13 @@ async fn clients_that_come_and_go_leave_no_connection_behind() {
     let issuer = Issuer::start().await.unwrap();
     let gateway = Process::start(&issuer, &engine.url(), "").await;
     let token = alice(&issuer);
-    let open = || {
-        std::fs::read_dir(format!("/proc/{}/fd", gateway.id()))
-            .unwrap()
-            .count()
-    };
     // Once a request has been served, all workers are there.
     let client = Client::connect(gateway.address, Protocol::Http1).await;
     let request = Request::get("/api/engine").header("authorization", &token);
     let answer = client.send(request.body(Body::empty()).unwrap()).await;
     whole(answer.unwrap()).await.unwrap();
     drop(client);
-    let before = open() - engine.open_connections();
+    let before = gateway.open_files() - engine.open_connections();
     let mut tasks = JoinSet::new();
     for number in 0..300 {
         let (token, address) = (token.clone(), gateway.address);
@@ -476,7 +471,7 @@ async fn clients_that_come_and_go_leave_no_connection_behind() {
     // What may stay are connections to the engine that wait for the next request.
     eventually("the end of the connections", || {
         let left = engine.open_connections();
-        left <= 100 && open() <= before + left + 5
+        left <= 100 && gateway.open_files() <= before + left + 5
     })
     .await;
     let accepted = engine.connections();
