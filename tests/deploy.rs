@@ -37,6 +37,31 @@ async fn dashboard_and_alerts_name_metrics_and_labels_that_a_running_gateway_sho
     shown.assert_has(&without_comments(&rules), "deploy/prometheus/alerts.yaml");
 }
 
+#[test]
+fn the_dashboard_shows_each_metric_of_the_guide() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/bpmgate.json")).unwrap();
+    let mut queries = Vec::new();
+    collect_queries(&dashboard, &mut queries);
+    let shown: BTreeSet<_> = queries
+        .iter()
+        .flat_map(|query| words(query).map(|(_, name)| name))
+        .collect();
+    let guide = read("docs/metrics.md");
+    let rows = guide.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.map(|row| row.split('`').next().unwrap());
+    let metrics: Vec<_> = names
+        .filter(|name| name.starts_with("bpmgate_") || name.starts_with("process_"))
+        .collect();
+    assert!(metrics.len() > 30, "{metrics:?}");
+    for metric in metrics {
+        let series = [metric.to_owned(), format!("{metric}_bucket")];
+        assert!(
+            series.iter().any(|series| shown.contains(series.as_str())),
+            "no panel shows {metric}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_of_the_guide_comes_about_and_no_other() {
     let shown = Shown::of_a_running_gateway().await;
