@@ -150,7 +150,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = strip_prefix(&*self.api.prefix, request.uri().path());
+        let path = strip_prefix(&self.api.prefix, request.uri().path());
         let found = path.map_or(Found::None, |path| route::find(request.method(), path));
         let (call, parameter) = match found {
             Found::None => {

@@ -246,7 +246,7 @@ pub fn log_to_nowhere() -> AccessLog {
     AccessLog::new(|line| {
         with_text(LogFormat::Json, line, |text| {
             black_box(text);
-        })
+        });
     })
 }
 

@@ -633,5 +633,6 @@ impl HttpBody for Lent {
 /// How often the idle connections are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;

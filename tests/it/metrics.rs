@@ -67,17 +67,23 @@ impl Counted {
         String::from_utf8(answer.body().to_vec()).unwrap()
     }
 
-    /// The value of a series; 0 for one that is not there.
-    async fn value(&self, series: &str) -> f64 {
+    /// What stands behind a series; nothing where it is not there.
+    async fn figure(&self, series: &str) -> Option<String> {
         let text = self.text().await;
         let line = text.lines().find_map(|line| line.strip_prefix(series));
-        line.map_or(0.0, |value| value.trim().parse().unwrap())
+        line.map(|figure| figure.trim().to_owned())
     }
 
-    /// Waits until a series has this value.
-    async fn until(&self, series: &str, is_so: impl Fn(f64) -> bool) {
+    /// The value of a series that counts; 0 for one that is not there.
+    async fn count(&self, series: &str) -> u64 {
+        let figure = self.figure(series).await;
+        figure.map_or(0, |figure| figure.parse().unwrap())
+    }
+
+    /// Waits until a series has such a value.
+    async fn until(&self, series: &str, is_so: impl Fn(u64) -> bool) {
         soon(series, async {
-            while !is_so(self.value(series).await) {
+            while !is_so(self.count(series).await) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })
@@ -102,7 +108,7 @@ async fn bytes_and_completions_are_counted() {
         assert_eq!(world.ask(Method::GET, "/api/x").await, 200);
     }
     world
-        .until("bpmgate_answer_body_bytes_total", |bytes| bytes == 3000.0)
+        .until("bpmgate_answer_body_bytes_total", |bytes| bytes == 3000)
         .await;
     for (path, status) in [
         ("/engine-rest/task/1/complete", 204),
@@ -113,7 +119,7 @@ async fn bytes_and_completions_are_counted() {
         assert_eq!(world.ask(Method::POST, path).await, status, "{path}");
     }
     world
-        .until("bpmgate_completions_total", |count| count == 3.0)
+        .until("bpmgate_completions_total", |count| count == 3)
         .await;
 }
 
@@ -156,7 +162,7 @@ async fn each_way_to_end_is_counted_as_what_it_is() {
         let series = format!(
             "bpmgate_requests_total{{operation=\"{operation}\",group=\"{group}\",method=\"GET\",status=\"{class}\",outcome=\"{outcome}\"}}"
         );
-        world.until(&series, |count| count == 1.0).await;
+        world.until(&series, |count| count == 1).await;
     }
 }
 
@@ -171,14 +177,14 @@ async fn retries_are_counted_and_those_that_the_budget_does_not_have() {
         assert_eq!(world.ask(Method::GET, "/api/task/1").await, 502);
     }
     let tries = engine.requests_to("/engine-rest/task/1");
-    let again = world.value("bpmgate_engine_retries_total").await;
-    assert!(again > 0.0);
+    let again = world.count("bpmgate_engine_retries_total").await;
+    assert!(again > 0);
     assert_eq!(
-        again + 10.0,
-        tries as f64,
+        again + 10,
+        tries as u64,
         "each is one more that the engine saw"
     );
-    assert!(world.value("bpmgate_engine_retries_withheld_total").await > 0.0);
+    assert!(world.count("bpmgate_engine_retries_withheld_total").await > 0);
 }
 
 #[tokio::test]
@@ -195,20 +201,20 @@ async fn a_breaker_is_shown_in_the_state_that_it_is_in() {
         let node = broken.address();
         format!("bpmgate_engine_breaker{{node=\"{node}\",state=\"{state}\"}}")
     };
-    world.until(&state("closed"), |is_so| is_so == 1.0).await;
+    world.until(&state("closed"), |is_so| is_so == 1).await;
     while world.ask(Method::GET, "/api/task").await != 502 {}
-    world.until(&state("open"), |is_so| is_so == 1.0).await;
-    assert_eq!(world.value(&state("closed")).await, 0.0);
-    world.until(&state("half_open"), |is_so| is_so == 1.0).await;
+    world.until(&state("open"), |is_so| is_so == 1).await;
+    assert_eq!(world.count(&state("closed")).await, 0);
+    world.until(&state("half_open"), |is_so| is_so == 1).await;
     broken.clear_scripts();
     broken.script("/engine-rest/", Script::Echo);
     soon("the request that tries it", async {
-        while world.value(&state("closed")).await != 1.0 {
+        while world.count(&state("closed")).await != 1 {
             assert_eq!(world.ask(Method::GET, "/api/task").await, 200);
         }
     })
     .await;
-    assert_eq!(world.value(&state("half_open")).await, 0.0);
+    assert_eq!(world.count(&state("half_open")).await, 0);
 }
 
 #[tokio::test]
@@ -221,16 +227,18 @@ async fn keys_have_an_age_once_they_were_fetched_and_failures_are_counted() {
     let refreshes = |result: &str| {
         format!("bpmgate_jwks_refreshes_total{{issuer=\"{name}\",result=\"{result}\"}}")
     };
-    world
-        .until(&refreshes("failure"), |count| count > 0.0)
-        .await;
+    world.until(&refreshes("failure"), |count| count > 0).await;
     let age = format!("bpmgate_jwks_age_seconds{{issuer=\"{name}\"}}");
     assert!(!world.text().await.contains(&age), "there are none yet");
     world.issuer.set_fault(Fault::None);
-    world
-        .until(&refreshes("success"), |count| count == 1.0)
-        .await;
-    let first = world.value(&age).await;
+    world.until(&refreshes("success"), |count| count == 1).await;
+    let seconds = async || -> f64 { world.figure(&age).await.unwrap().parse().unwrap() };
+    let first = seconds().await;
     assert!((0.0..60.0).contains(&first), "{first}");
-    world.until(&age, |later| later > first).await;
+    soon("an older key", async {
+        while seconds().await <= first {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }

@@ -27,9 +27,9 @@ impl Moving {
 fn client(name: &Moving) -> EngineClient {
     let settings = ClientSettings {
         connect: Duration::from_secs(5),
-        idle_connection: Duration::from_secs(60),
+        idle_connection: Duration::from_mins(1),
         connection_age: AGE,
-        body_idle: Duration::from_secs(60),
+        body_idle: Duration::from_mins(1),
         roots: None,
         identity: None,
         workers: 0,
@@ -62,7 +62,7 @@ async fn a_change_of_the_engines_address_is_followed() {
     while new.request_count() == 0 {
         ask(&client).await;
         assert!(
-            moved.elapsed() < Duration::from_secs(60),
+            moved.elapsed() < Duration::from_mins(1),
             "it is never followed"
         );
     }
