@@ -17,6 +17,7 @@ mod admin;
 mod apart;
 mod audit;
 mod check;
+mod collector;
 mod cors;
 mod demo;
 mod errors;

@@ -2,97 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
-use axum::routing::post;
 use bpmgate::body::Body;
 use bpmgate::config::Config;
 use bpmgate::demo::engine::{Engine, Script};
 use bpmgate::demo::issuer::Issuer;
 use bytes::Bytes;
-use http::{Method, Request};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use http::{HeaderMap, Method, Request, StatusCode};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode as Code};
-use prost::Message as _;
+
 use tokio::net::TcpListener;
 
+use crate::collector::{Collector, Mood};
 use crate::support::{AUDIENCE, Client, Process, Protocol, World, alice, eventually, soon, whole};
-
-/// What a collector answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Takes,
-    Fails,
-    Hangs,
-}
-
-/// A collector of OTLP over HTTP.
-struct Collector {
-    url: String,
-    seen: Arc<Seen>,
-}
-
-struct Seen {
-    mood: Mutex<Mood>,
-    requests: Mutex<Vec<ExportTraceServiceRequest>>,
-    /// Those of each request.
-    headers: Mutex<Vec<HeaderMap>>,
-}
-
-impl Collector {
-    async fn start(mood: Mood) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Seen {
-            mood: mood.into(),
-            requests: Mutex::default(),
-            headers: Mutex::default(),
-        });
-        let app = Router::new()
-            .route("/v1/traces", post(take))
-            .with_state(seen.clone());
-        tokio::spawn(async { axum::serve(listener, app).await });
-        Self { url, seen }
-    }
-
-    fn posts(&self) -> usize {
-        self.seen.requests.lock().unwrap().len()
-    }
-
-    /// All spans that came so far.
-    fn spans(&self) -> Vec<Span> {
-        let requests = self.seen.requests.lock().unwrap();
-        let resources = requests.iter().flat_map(|request| &request.resource_spans);
-        let scopes = resources.flat_map(|resource| &resource.scope_spans);
-        scopes.flat_map(|scope| scope.spans.clone()).collect()
-    }
-
-    /// The spans, once there are so many, and no more.
-    async fn exactly(&self, count: usize) -> Vec<Span> {
-        eventually("the spans", || self.spans().len() >= count).await;
-        let spans = self.spans();
-        assert_eq!(spans.len(), count, "{spans:#?}");
-        spans
-    }
-}
-
-async fn take(State(seen): State<Arc<Seen>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    assert_eq!(headers[CONTENT_TYPE], "application/x-protobuf");
-    let request = ExportTraceServiceRequest::decode(body).unwrap();
-    seen.requests.lock().unwrap().push(request);
-    seen.headers.lock().unwrap().push(headers);
-    let mood = *seen.mood.lock().unwrap();
-    match mood {
-        Mood::Takes => StatusCode::OK,
-        Mood::Fails => StatusCode::INTERNAL_SERVER_ERROR,
-        Mood::Hangs => std::future::pending().await,
-    }
-}
 
 fn of_kind(spans: &[Span], kind: SpanKind) -> &Span {
     let mut found = spans.iter().filter(|span| span.kind == kind as i32);
