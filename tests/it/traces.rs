@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode as Code};
-
 use tokio::net::TcpListener;
 
 use crate::collector::{Collector, Mood};
