@@ -32,6 +32,7 @@ use std::fmt;
 
 use crate::access::Access;
 use crate::identity::Identity;
+use crate::json_string;
 use crate::operation::{BodyPath, Encoding, Kind, Match, Operation, Step};
 use crate::problem::Problem;
 use crate::request_info::Findings;
@@ -326,37 +327,40 @@ fn variables(
     model: &[Box<str>],
 ) -> Result<String, Problem> {
     let Names([id, email, name]) = &settings.names;
-    let typed = |name: &str, value: &str| {
-        let [name, value] = [name, value].map(serde_json::Value::from);
-        format!(r#"{name}:{{"value":{value},"type":"String"}}"#)
-    };
-    let email = match (identity.email(), settings.missing) {
-        (Some(value), _) => Some(typed(email, value)),
-        (None, Missing::Empty) => Some(typed(email, "")),
-        // Without a type: the engine infers Null (engine fact, "Inferred types").
-        (None, Missing::Null) => {
-            let email = serde_json::Value::from(&**email);
-            Some(format!(r#"{email}:{{"value":null}}"#))
+    let mut members = String::with_capacity(256);
+    let mut push = |name: &str, value: Option<&str>| {
+        if !members.is_empty() {
+            members.push(',');
         }
-        (None, Missing::Omit) => None,
+        json_string::push(&mut members, name);
+        match value {
+            Some(value) => {
+                members.push_str(r#":{"value":"#);
+                json_string::push(&mut members, value);
+                members.push_str(r#","type":"String"}"#);
+            }
+            // Without a type: the engine infers Null (engine fact, "Inferred types").
+            None => members.push_str(r#":{"value":null}"#),
+        }
+    };
+    push(id, Some(identity.id()));
+    match (identity.email(), settings.missing) {
+        (Some(value), _) => push(email, Some(value)),
+        (None, Missing::Empty) => push(email, Some("")),
+        (None, Missing::Null) => push(email, None),
+        (None, Missing::Omit) => {}
         (None, Missing::Reject) => {
             return Err(Problem::TokenInvalid(
                 "it has no email, which is needed here",
             ));
         }
-    };
-    let members = [
-        Some(typed(id, identity.id())),
-        email,
-        Some(typed(name, identity.name())),
-    ];
+    }
+    push(name, Some(identity.name()));
     // The engine would write its own account there.
-    let of_model = model
-        .iter()
-        .filter(|name| !settings.names.contains(name))
-        .map(|name| typed(name, identity.id()));
-    let members: Vec<_> = members.into_iter().flatten().chain(of_model).collect();
-    Ok(members.join(","))
+    for name in model.iter().filter(|name| !settings.names.contains(name)) {
+        push(name, Some(identity.id()));
+    }
+    Ok(members)
 }
 
 /// The first map, if it is a member of the top level, where it can be made when it is missing.

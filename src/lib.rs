@@ -160,6 +160,7 @@ pub mod gateway;
 pub mod identity;
 pub mod initiator;
 pub mod json_body;
+mod json_string;
 pub mod layer;
 pub mod metrics;
 pub mod model;

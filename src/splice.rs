@@ -303,6 +303,27 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Skips `{"value":"…","type":"String"}`, in either order or without the type, spelled without blanks; `false` where
+    /// the next value is any other. Nearly every variable is one of these, and takes a quarter of the time of a
+    /// [`record`](Self::record) so.
+    #[inline]
+    pub fn skip_typed_string(&mut self) -> bool {
+        self.blanks();
+        let begin = self.at;
+        let members = self.over_typed_string().unwrap_or_default();
+        let is_one = members > 0
+            && self.depth < MAX_DEPTH
+            && self.members + members <= MAX_MEMBERS
+            && !self.refuses("value")
+            && !self.refuses("type");
+        if is_one {
+            self.members += members;
+        } else {
+            self.at = begin;
+        }
+        is_one
+    }
+
     /// Walks an array: calls `element` for each, the reader standing before it.
     ///
     /// # Errors

@@ -221,6 +221,9 @@ impl Walk<'_> {
     /// Reads `{"value":…,"type":…,"valueInfo":{…}}`, each member once; an `Object` names the Java class that the
     /// engine makes of the value, so for those who may not run code it must be a known one.
     fn typed_value(&self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+        if reader.skip_typed_string() {
+            return Ok(());
+        }
         let (mut is_object, mut type_name, mut format) = (false, None, None);
         reader.record(["type", "value", "valueInfo"], |reader, member| {
             match member {

@@ -113,9 +113,36 @@ impl<'a> Reader<'a> {
         Some(self.text.len() - behind.len())
     }
 
-    fn refuses(&self, name: &str) -> bool {
+    pub(super) fn refuses(&self, name: &str) -> bool {
         self.refused_ending
             .is_some_and(|ending| name.ends_with(ending))
+    }
+
+    /// Reads `{"value":"…","type":"String"}`, in either order or without the type, and tells how many members that were. The
+    /// reader stands anywhere where it is something else.
+    #[inline]
+    pub(super) fn over_typed_string(&mut self) -> Option<usize> {
+        let typed = self.over(br#"{"type":"String","value":"#);
+        let is_string = (typed || self.over(br#"{"value":"#))
+            && self.byte() == Some(b'"')
+            && self.string().is_ok();
+        if !is_string {
+            return None;
+        }
+        if self.over(b"}") {
+            return Some(if typed { 2 } else { 1 });
+        }
+        (!typed && self.over(br#","type":"String"}"#)).then_some(2)
+    }
+
+    #[inline]
+    fn over(&mut self, text: &'static [u8]) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let is_next = rest.starts_with(text);
+        if is_next {
+            self.at += text.len();
+        }
+        is_next
     }
 
     /// Reads a string, the reader standing before its quote, and returns it unescaped.

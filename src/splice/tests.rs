@@ -637,6 +637,55 @@ proptest! {
     }
 
     #[test]
+    fn a_typed_string_is_skipped_as_a_record_is(
+        front in prop::sample::select(&[r#"{"value":"#, r#"{"type":"String","value":"#, "{\"value\" :", r#"{"type":"string","value":"#, "{"]),
+        value in prop_oneof![
+            "[a-zé\"\\\\]{0,9}".prop_map(|text| Value::from(text).to_string()),
+            r#"("|\\\\|\\u00e9|\\ud83d|\\ude00|[a-z]|1|\n){0,6}"#.prop_map(|text| format!("\"{text}\"")),
+            Just("1".to_owned()),
+            Just("null".to_owned()),
+        ],
+        back in prop::sample::select(&["}", r#","type":"String"}"#, r#","type":"Object"}"#, r#","value":"x"}"#, r#" ,"type":"String"}"#, ",}", r#","type":"String","b":1}"#, ""]),
+        refused in prop::sample::select(&[None, Some("value"), Some("e"), Some("ype"), Some("x")]),
+        before in prop::sample::select(&[0, MAX_MEMBERS - 3, MAX_MEMBERS - 2, MAX_MEMBERS - 1, MAX_MEMBERS]),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2),
+    ) {
+        let mut body = [front, &value, back].concat().into_bytes();
+        for (at, byte) in flips {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        let read = |skips: bool| {
+            let mut reader = Reader::new(&body)?;
+            if let Some(ending) = refused {
+                reader.refuse_names_ending(ending);
+            }
+            reader.members = before;
+            if !(skips && reader.skip_typed_string()) {
+                let known = ["type", "value", "valueInfo"];
+                reader.record(known, |reader, _| reader.skip().map(drop))?;
+            }
+            let members = reader.members;
+            Ok::<_, SpliceError>((members, reader.position(), reader.finish()?))
+        };
+        prop_assert_eq!(read(true), read(false), "{}", String::from_utf8_lossy(&body));
+    }
+
+    #[test]
+    fn usual_typed_strings_are_skipped(value in "[ -~é\n]{0,90}") {
+        let value = Value::from(value);
+        for body in [
+            format!(r#"{{"value":{value}}}"#),
+            format!(r#" {{"value":{value},"type":"String"}}"#),
+            format!(r#"{{"type":"String","value":{value}}}"#),
+        ] {
+            let mut reader = Reader::new(body.as_bytes()).unwrap();
+            prop_assert!(reader.skip_typed_string(), "{}", body);
+            prop_assert_eq!(reader.finish(), Ok(None));
+        }
+    }
+
+    #[test]
     fn an_edit_means_what_it_says_and_keeps_every_other_byte(
         written in prop::collection::vec(("[a-f]|[a-c😀\"]{0,3}", json()), 0..12),
         removed in prop::collection::vec("[a-f]", 0..4),

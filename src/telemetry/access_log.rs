@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::access_log::AccessLine;
 use crate::config::LogFormat;
+use crate::json_string::{self, push_plain};
 
 /// Gives `write` the line as text, its end included.
 pub fn with_text(format: LogFormat, line: &AccessLine<'_>, write: impl FnOnce(&[u8])) {
@@ -144,12 +145,6 @@ fn push_address(text: &mut String, address: IpAddr) {
     }
 }
 
-fn push_quoted(text: &mut String, value: &str) {
-    text.push('"');
-    text.push_str(value);
-    text.push('"');
-}
-
 /// How a line's fields are written. Their names are our own, and plain.
 trait Fields {
     /// What follows is the value of this one.
@@ -157,7 +152,7 @@ trait Fields {
     fn text(&mut self, name: &'static str, value: &str);
     /// A text of our own, which has nothing to escape.
     fn plain(&mut self, name: &'static str, value: &'static str) {
-        push_quoted(self.name(name), value);
+        push_plain(self.name(name), value);
     }
     fn address(&mut self, name: &'static str, value: IpAddr);
 }
@@ -180,7 +175,7 @@ impl Fields for Text<'_> {
         // Looked at to the end, as that is done for many bytes at once.
         let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
         if value.bytes().fold(true, |all, byte| all & plain(byte)) {
-            push_quoted(text, value);
+            push_plain(text, value);
         } else {
             let _ = write!(text, "{value:?}");
         }
@@ -205,13 +200,7 @@ impl Fields for Json<'_> {
 
     #[inline]
     fn text(&mut self, name: &'static str, value: &str) {
-        let text = self.name(name);
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if value.bytes().fold(true, |all, byte| all & plain(byte)) {
-            push_quoted(text, value);
-        } else {
-            text.push_str(&serde_json::Value::from(value).to_string());
-        }
+        json_string::push(self.name(name), value);
     }
 
     fn address(&mut self, name: &'static str, value: IpAddr) {
