@@ -61,7 +61,11 @@ enum Limit {
     Latency(f64, f64),
 }
 
-pub const LINES: [Line; 9] = [
+/// Who is faster leaves those who send and answer more time to sleep, and pays for it: a socket's other end that sleeps must
+/// be woken, which takes longer than a system call. With as many requests for all, each has as many to wake.
+const EVEN: Drive = Drive::Rate(20_000);
+
+pub const LINES: [Line; 14] = [
     Line {
         key: "get-hot",
         name: "GET, 1 KB answer, one token",
@@ -94,6 +98,41 @@ pub const LINES: [Line; 9] = [
         key: "start-256k",
         name: "start, 256 KB body rewritten",
         drive: Drive::Kept,
+        asks: Asks::Start(2700),
+        limit: Limit::Cpu(2.5),
+    },
+    Line {
+        key: "even-get-hot",
+        name: "GET, one token, 20,000 a second",
+        drive: EVEN,
+        asks: Asks::Hot,
+        limit: Limit::Cpu(1.15),
+    },
+    Line {
+        key: "even-get-10k",
+        name: "GET, 10,000 tokens in turn, 20,000 a second",
+        drive: EVEN,
+        asks: Asks::InTurn,
+        limit: Limit::Cpu(1.2),
+    },
+    Line {
+        key: "even-get-new",
+        name: "GET, every token new, 20,000 a second",
+        drive: EVEN,
+        asks: Asks::New,
+        limit: Limit::Signature(5.0),
+    },
+    Line {
+        key: "even-start-1k",
+        name: "start, 1 KB body rewritten, 20,000 a second",
+        drive: EVEN,
+        asks: Asks::Start(9),
+        limit: Limit::Cpu(1.3),
+    },
+    Line {
+        key: "even-start-256k",
+        name: "start, 256 KB body rewritten, 2,000 a second",
+        drive: Drive::Rate(2000),
         asks: Asks::Start(2700),
         limit: Limit::Cpu(2.5),
     },
@@ -226,7 +265,7 @@ impl Line {
             (Asks::New, _) => Until::Count(plan.new),
             _ if round == 0 => Until::Time(plan.warm_up),
             // A thousand a second are few to tell one in a hundred from.
-            (_, Drive::Rate(_)) => Until::Time(plan.round * 3),
+            (_, Drive::Rate(1000)) => Until::Time(plan.round * 3),
             _ => Until::Time(plan.round),
         }
     }
