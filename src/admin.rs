@@ -28,7 +28,7 @@ use crate::body::{Body, BoxError};
 use crate::config::Config;
 use crate::engine::health::NodeReport;
 use crate::engine::nodes::NodeFigures;
-use crate::engine::{EngineError, EngineService, Nodes};
+use crate::engine::{EngineError, EngineHealth, EngineService, Nodes};
 use crate::gateway::Resources;
 use crate::layer::own::json_answer;
 use crate::layer::{ProblemLayer, Problems};
@@ -49,6 +49,7 @@ pub struct Admin<E> {
 #[derive(Debug)]
 struct Shared {
     verifier: Verifier,
+    health: EngineHealth,
     nodes: Nodes,
     engine_path: String,
     /// The effective configuration, secrets masked.
@@ -95,6 +96,7 @@ impl Admin<()> {
             shared: Arc::new(Shared {
                 verifier: resources.verifier.clone(),
                 nodes: resources.nodes.clone(),
+                health: resources.nodes.health(),
                 engine_path: resources.engine_path.clone(),
                 config: serde_json::to_value(config)?,
                 metrics: resources.metrics.clone(),
@@ -135,7 +137,7 @@ where
             .map(|(issuer, _)| issuer.as_str())
             .collect();
         let engine_reachable = self.engine_is_reachable().await;
-        let nodes = self.shared.nodes.health().report().await;
+        let nodes = self.shared.health.report().await;
         let nodes_down: Vec<&str> = nodes
             .iter()
             .filter(|node| !node.is_up)
@@ -223,9 +225,11 @@ where
 
     async fn engine_is_reachable(&self) -> bool {
         let Shared {
-            nodes, engine_path, ..
+            health,
+            engine_path,
+            ..
         } = &*self.shared;
-        nodes.health().ask(self.engine.clone(), engine_path).await
+        health.ask(self.engine.clone(), engine_path).await
     }
 }
 

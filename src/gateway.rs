@@ -142,7 +142,7 @@ where
         .as_deref()
         .map(|prefix| openapi::document(prefix, r.public_url.as_deref()));
     let own = Own::new(asked_once, &r.engine_path, r.shown_engine_url.clone())
-        .with_health(r.nodes.health().clone())
+        .with_health(r.nodes.health())
         .with_document(document, r.public_url.as_deref())
         .with_pages(r.pages.clone());
     let pages = r.pages.iter().map(Pages::path);

@@ -89,16 +89,15 @@ pub(super) fn run(loaded: Loaded) -> Result<(), Failure> {
         let (running, replaced) = (RefCell::new(running), Notify::new());
         let apply = |config: &Config| {
             let next = running.borrow().followed_by(config)?;
+            // Before anybody asks by the new account.
+            if running.borrow().config.engine.credentials != config.engine.credentials {
+                next.resources.nodes.health().account_changed();
+            }
             let admin = admin(&next)?;
-            let is_same_account =
-                running.borrow().config.engine.credentials == config.engine.credentials;
             // From here on nothing fails.
             let limits = Limits::from_config(config);
             current.replace(stack(&next.resources, next.engine.clone()), limits.clone());
             current_admin.replace(admin.service(), limits);
-            if !is_same_account {
-                next.resources.nodes.health().account_changed();
-            }
             logging.set_level(config.telemetry.log_level);
             running.replace(next);
             replaced.notify_one();
@@ -195,7 +194,7 @@ pub(super) fn gateway(
 
 /// Asks the engine's nodes whether they are there, for ever.
 fn watching(resources: &Resources, engine: EngineClient) -> impl Future<Output = ()> + use<> {
-    let health = resources.nodes.health().clone();
+    let health = resources.nodes.health();
     let asked = resources.credentials.layer(engine);
     let root = resources.engine_path.clone();
     async move { health.watch(asked, &root).await }

@@ -424,6 +424,9 @@ impl Pool {
 
     /// Keeps a connection for the next request, where it can take one.
     fn put(self: &Arc<Self>, mut connection: Connection) {
+        if connection.inner.has_ended() {
+            return;
+        }
         if !connection.rests && !connection.inner.is_good() {
             if !connection.inner.has_ended() {
                 let pool = self.clone();

@@ -27,13 +27,17 @@ use crate::problem::Problem;
 
 /// What the nodes said when they were asked last. Clones share it, so that all who want to know ask once.
 #[derive(Debug, Clone)]
-pub struct EngineHealth(Arc<Shared>);
+pub struct EngineHealth {
+    shared: Arc<Shared>,
+    /// The account of whoever asks by this one.
+    account: u64,
+}
 
 #[derive(Debug)]
 struct Shared {
     nodes: Box<[NodeHealth]>,
     settings: HealthSettings,
-    /// Which account of the engine's it is asked by: counted on at each change.
+    /// The account of the engine's that is asked by from now on: counted on at each change.
     account: AtomicU64,
 }
 
@@ -113,22 +117,31 @@ impl EngineHealth {
             state: AtomicU8::new(UNKNOWN),
             last: Arc::default(),
         };
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             nodes: names.into_iter().map(node).collect(),
             settings,
             account: AtomicU64::default(),
-        }))
+        });
+        Self { shared, account: 0 }
+    }
+
+    /// The same, for those who ask by the account that is in force at this moment.
+    pub(super) fn of_now(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            account: self.shared.account.load(Ordering::Relaxed),
+        }
     }
 
     /// The nodes' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.nodes.iter().map(|node| node.name.as_str())
+        self.shared.nodes.iter().map(|node| node.name.as_str())
     }
 
     /// What the last check of a node found; `None` before the first.
     #[must_use]
     pub fn is_up(&self, node: usize) -> Option<bool> {
-        match self.0.nodes.get(node)?.state.load(Ordering::Relaxed) {
+        match self.shared.nodes.get(node)?.state.load(Ordering::Relaxed) {
             UP => Some(true),
             DOWN => Some(false),
             _ => None,
@@ -142,16 +155,15 @@ impl EngineHealth {
         E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
-        // Before anything is waited for: who has waited does not speak for an account that came meanwhile.
-        let account = self.0.account.load(Ordering::Relaxed);
-        let places = 0..self.0.nodes.len();
-        let asked = places.map(|place| self.ask_node(place, account, engine.clone(), root));
+        let places = 0..self.shared.nodes.len();
+        let asked = places.map(|place| self.ask_node(place, engine.clone(), root));
         join_all(asked).await.contains(&true)
     }
 
-    /// What was said of another account than that of the questions to come is not believed any more.
+    /// From here on there is another account: what was said of the one before is not believed by those who ask by it. Who began
+    /// with the account before goes on with it, and speaks for it alone.
     pub fn account_changed(&self) {
-        self.0.account.fetch_add(1, Ordering::Relaxed);
+        self.shared.account.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Asks again and again, for as long as the future is polled.
@@ -160,34 +172,35 @@ impl EngineHealth {
         E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
-        if self.0.settings.interval.is_zero() {
+        if self.shared.settings.interval.is_zero() {
             return std::future::pending().await;
         }
         loop {
             self.ask(engine.clone(), root).await;
-            sleep(self.0.settings.interval).await;
+            sleep(self.shared.settings.interval).await;
         }
     }
 
     /// What each node said of itself.
     pub async fn report(&self) -> Vec<NodeReport> {
-        join_all(self.0.nodes.iter().map(NodeHealth::report)).await
+        join_all(self.shared.nodes.iter().map(NodeHealth::report)).await
     }
 
-    async fn ask_node<E>(&self, place: usize, account: u64, engine: E, root: &str) -> bool
+    async fn ask_node<E>(&self, place: usize, engine: E, root: &str) -> bool
     where
         E: Service<Request<Body>, Response = Response<Body>, Future: Send> + Clone + Send + 'static,
         E::Error: Into<Problem>,
     {
-        let Some(node) = self.0.nodes.get(place) else {
+        let Some(node) = self.shared.nodes.get(place) else {
             return false;
         };
+        let account = self.account;
         let mut last = node.last.clone().lock_owned().await;
         if let Some(status) = last.as_ref().and_then(|seen| seen.believed(account)) {
             return status.is_success();
         }
-        let (shared, root) = (self.0.clone(), root.to_owned());
-        let patience = self.0.settings.timeout;
+        let (shared, root) = (self.shared.clone(), root.to_owned());
+        let patience = self.shared.settings.timeout;
         // A task of its own: who comes, asks and leaves, again and again, would send a question to the engine each time.
         let asking = tokio::spawn(async move {
             let known = last.take();
@@ -203,14 +216,14 @@ impl EngineHealth {
 }
 
 impl Seen {
-    /// The status, while nobody need ask again.
+    /// The status, while nobody need ask again: not by an account of before either.
     fn believed(&self, account: u64) -> Option<StatusCode> {
         let believed = if self.status == StatusCode::UNAUTHORIZED {
             AFTER_REFUSAL
         } else {
             BELIEVED
         };
-        (self.account == account && self.asked.elapsed() < believed).then_some(self.status)
+        (self.account >= account && self.asked.elapsed() < believed).then_some(self.status)
     }
 
     /// Asks a node of which this was known.
@@ -463,12 +476,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refusal_of_another_account_is_not_believed() {
         let (asked, engine) = engine(401);
-        let health = health();
+        let before = health();
+        let mut health = before.clone();
         for (changes, want) in [(false, 1), (false, 1), (true, 2), (false, 2)] {
             if changes {
                 health.account_changed();
+                health = health.of_now();
             }
             health.ask(engine.clone(), "").await;
+            // Who began before does not ask with the old account again.
+            before.ask(engine.clone(), "").await;
             let asked = asked.lock().unwrap();
             assert_eq!(asked.iter().filter(|(node, _)| *node == 1).count(), want);
         }

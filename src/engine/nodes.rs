@@ -177,10 +177,10 @@ impl Nodes {
         }))
     }
 
-    /// What their health checks say.
+    /// What their health checks say, for those who ask by the engine's account of this moment.
     #[must_use]
-    pub fn health(&self) -> &EngineHealth {
-        &self.0.health
+    pub fn health(&self) -> EngineHealth {
+        self.0.health.of_now()
     }
 
     /// Each of them, at this moment.

@@ -32,7 +32,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::engine_headers::remove_hop_by_hop;
+use super::engine_headers::hop_by_hop_and;
 use crate::body::{Body, BoxError};
 use crate::forwarded::{Origin, TrustedProxies};
 use crate::model::{Believed, Models};
@@ -238,7 +238,9 @@ fn clean(mut answer: Response<Body>, links: &Links) -> Result<Response<Body>, Pr
         _ => {}
     }
     let headers = answer.headers_mut();
-    remove_hop_by_hop(headers, |name| ENGINE_ONLY.contains(name));
+    for name in hop_by_hop_and(headers, |name| ENGINE_ONLY.contains(name)) {
+        headers.remove(name);
+    }
     if let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok())
         && let Some(public) = links.public(location)
         && let Ok(value) = HeaderValue::try_from(public)

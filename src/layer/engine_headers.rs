@@ -128,6 +128,7 @@ impl<S> EngineHeaders<S> {
         let headers = forwarded.headers();
         if let (Some(peer), Some(host)) = (peer, host)
             && !trusted.contains(peer.address)
+            && host.len() <= LONGEST_HOST
             && let Ok(host) = HeaderValue::from_bytes(host.as_bytes())
         {
             self.last = Some(Arc::new(Said {
@@ -141,29 +142,23 @@ impl<S> EngineHeaders<S> {
     }
 }
 
+/// The bytes of a host that is remembered: a name has 253 at most (RFC 1035 §2.3.4), and a port.
+const LONGEST_HOST: usize = 260;
+
 /// Leaves what the engine is to have. Looks once at each header that is there, rather than for each that could be.
 fn clean<B>(request: &mut Request<B>, preserve_host: bool) {
     let version = request.version();
     let headers = request.headers_mut();
-    let (mut connection, mut te, mut expect) = (false, false, false);
-    let mut unwanted = Vec::new();
-    for name in headers.keys() {
-        match name.as_str() {
-            "expect" => expect = true,
-            "connection" => connection = true,
-            "te" => te = true,
-            text if is_unwanted(text) => unwanted.push(name.clone()),
-            _ => {}
-        }
-    }
-    let takes_trailers = te
-        && headers.remove(TE).is_some_and(|te| {
-            version >= Version::HTTP_11 && te.as_bytes().eq_ignore_ascii_case(b"trailers")
-        });
-    if connection {
-        remove_named_by_connection(headers);
-        headers.remove(CONNECTION);
-    }
+    let mut expect = false;
+    let unwanted = hop_by_hop_and(headers, |name| {
+        expect |= name == EXPECT;
+        is_unwanted(name.as_str())
+    });
+    let takes_trailers = version >= Version::HTTP_11
+        && unwanted.contains(&TE)
+        && headers
+            .get(TE)
+            .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     for name in unwanted {
         headers.remove(name);
     }
@@ -188,10 +183,9 @@ fn clean<B>(request: &mut Request<B>, preserve_host: bool) {
     }
 }
 
-/// What no engine is to see, `connection` and `te` beside.
+/// What no engine is to see, but for what is a hop's own.
 fn is_unwanted(name: &str) -> bool {
-    is_hop_by_hop(name)
-        || is_for_us_alone(name)
+    is_for_us_alone(name)
         || says_who_the_client_is(name)
         || name == "x-request-id"
         || name.starts_with("sec-")
@@ -202,34 +196,29 @@ fn is_unwanted(name: &str) -> bool {
         || name.contains('_')
 }
 
-/// Removes the headers that are for this connection alone, those that `Connection` names, and the `unwanted`.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    if headers.contains_key(CONNECTION) {
-        remove_named_by_connection(headers);
+/// The headers that are for this connection alone, those that `Connection` names, and the `unwanted`.
+pub(super) fn hop_by_hop_and(
+    headers: &HeaderMap,
+    mut unwanted: impl FnMut(&HeaderName) -> bool,
+) -> Vec<HeaderName> {
+    let mut has_connection = false;
+    let goes = |name: &&HeaderName| {
+        has_connection |= **name == CONNECTION;
+        is_hop_by_hop(name.as_str()) || unwanted(name)
+    };
+    let mut names: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    if has_connection {
+        let named = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            // No client makes the framing, the routing or what the body is a matter of one hop.
+            .filter(|name: &HeaderName| name != HOST && !name.as_str().starts_with("content-"));
+        names.extend(named);
     }
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_hop_by_hop(name.as_str()) || unwanted(name))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
-}
-
-fn remove_named_by_connection(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // No client makes the framing, the routing or what the body is a matter of one hop.
-        .filter(|name: &HeaderName| name != HOST && !name.as_str().starts_with("content-"))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+    names
 }
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -12,8 +12,8 @@
 //! | a token of an issuer whose keys are not there | waits for the fetch, then [`Problem::KeysUnavailable`] |
 //! | a token of a key that is not known | waits for one shared fetch, then, or within the cool-down, [`Problem::TokenInvalid`] |
 //!
-//! A verifier [with a cache](Verifier::with_cache) looks there before it reads the token. Only a request that
-//! waits costs an allocation. Why a token was refused is told in a `debug` event.
+//! A verifier [with a cache](Verifier::with_cache) looks there before it reads the token. A request
+//! costs no allocation unless it waits, or is one of those from which a connection's last token is kept. Why a token was refused is told in a `debug` event.
 
 use std::task::{Context, Poll};
 use std::time::SystemTime;

@@ -80,7 +80,7 @@ impl Clock {
         if self.second != since.as_secs() {
             self.second = since.as_secs();
             self.text.clear();
-            let date = humantime::format_rfc3339_seconds(now);
+            let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + since);
             // A String takes whatever is written.
             let _ = write!(self.text, "{date}");
         }

@@ -5,7 +5,7 @@
 //! no later than without the cache. What is refused is never kept.
 //!
 //! A token is found by its GMAC tag (NIST SP 800-38D), signature included, under a key that is made for this
-//! cache and never leaves it: no token is kept, and none is found by a part of it. Nobody sees a tag, so nobody
+//! cache and never leaves it: no token is kept here, and none is found by a part of it. Nobody sees a tag, so nobody
 //! can learn the key; without it, the chance that two given tokens have one tag is less than 2^-119, whoever
 //! chose them. It takes a quarter of the time of a SHA-256.
 //! Bounds: so many entries, each of a token of at most [`MAX_CACHED_BYTES`] and at most ten minutes old.
@@ -23,7 +23,7 @@ use super::{KeySet, VerifiedToken};
 /// The longest token that is kept, in bytes; a longer one is verified every time.
 const MAX_CACHED_BYTES: usize = 4 * 1024;
 
-/// How long what somebody's token said may stay in memory after its last verification.
+/// How long an entry stays after its signature was checked.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
 pub(super) struct TokenCache {

@@ -1,9 +1,10 @@
 //! The token that came last over a connection: the next request over it nearly always has the same.
 //!
-//! It is known by its whole text, so no tag has to be computed; and it holds as long as an entry of the
-//! [cache](super::cache) does, its times and its issuer's keys looked at each time. After [`MAX_AGE`] the cache is asked again.
+//! It is known by its whole text, so no tag has to be computed. Its times and its issuer's keys are looked at each time, as an entry's
+//! of the [cache](super::cache), which is asked again after [`MAX_AGE`].
 //!
-//! A text is kept from its second request on, is overwritten when it is let go, and is compared from its end: nobody who shares
+//! A text is kept from its second request on, as long as the connection or until another comes, is overwritten when it is let go, and is
+//! compared from its end: nobody who shares
 //! a connection with others, behind a proxy, learns of a token by how long it takes to refuse a guess, as the first 32 bytes
 //! that are compared are of the signature and are compared at once.
 

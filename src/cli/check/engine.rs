@@ -56,8 +56,8 @@ pub(super) async fn ask(config: &Config) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut is_known = false;
     for engine in &engines {
-        match engine.look(&table.credentials, is_known).await {
-            Ok(()) => is_known = true,
+        match engine.look(&table.credentials, &mut is_known).await {
+            Ok(()) => {}
             Err(Unusable::Node(failure)) => failures.push(failure),
             // All nodes have the same accounts, and would count a wrong password once more.
             Err(Unusable::Account(failure)) => {
@@ -119,8 +119,12 @@ impl Authorizations {
 }
 
 impl Engine<'_> {
-    /// `is_known`: another node has told what is the same for all.
-    async fn look(&self, configured: &config::Credentials, is_known: bool) -> Result<(), Unusable> {
+    /// `is_known`: another node was asked what is the same for all, whether it told or not.
+    async fn look(
+        &self,
+        configured: &config::Credentials,
+        is_known: &mut bool,
+    ) -> Result<(), Unusable> {
         print(&format_args!("\n# engine {}\n", self.url))?;
         let nobody = Credentials::none();
         let open = self.get(&nobody, VERSION).await?.status == StatusCode::OK;
@@ -134,7 +138,7 @@ impl Engine<'_> {
             }
         };
         found("version", &self.version(&account, name).await?)?;
-        if !is_known {
+        if !*is_known {
             found("product", &self.product(&account).await?)?;
         }
         found(
@@ -150,7 +154,7 @@ impl Engine<'_> {
                 "switch its authentication on, and let nobody but the gateway reach it",
             );
         }
-        if is_known {
+        if std::mem::replace(is_known, true) {
             return Ok(());
         }
         self.well_known_account(configured, name, open).await?;
