@@ -20,7 +20,7 @@ pub use health::{EngineHealth, HealthSettings};
 #[cfg(feature = "fetch")]
 pub use nodes::{BreakerSettings, Nodes};
 
-/// What sends requests to the engine, from any thread: [`EngineClient`], and each stack of layers over it. Every such service is one.
+/// What sends requests to the engine, from any thread: `EngineClient`, and each stack of layers over it. Every such service is one.
 pub trait EngineService<E>:
     Service<Request<Body>, Response = Response<Body>, Error = E, Future: Send>
     + Clone

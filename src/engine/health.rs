@@ -126,7 +126,8 @@ impl EngineHealth {
     }
 
     /// The same, for those who ask by the account that is in force at this moment.
-    pub(super) fn of_now(&self) -> Self {
+    #[must_use]
+    pub fn of_now(&self) -> Self {
         Self {
             shared: self.shared.clone(),
             account: self.shared.account.load(Ordering::Relaxed),
