@@ -20,9 +20,10 @@ mod requests;
 
 use std::hint::black_box;
 
+use bpmgate::access::{AccessRules, Builtin, When};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::{StatusCode, header};
-use requests::{Ask, Issued, TASKS, browser, gateway, get, large, small, start, take};
+use requests::{Ask, Issued, TASKS, browser, gateway_with, get, large, small, start, take};
 use tokio::runtime::Builder;
 
 /// One more request of a kind that came before.
@@ -30,9 +31,13 @@ type Work = Box<dyn FnMut() -> StatusCode>;
 
 /// What is made once for all requests is made by the first ones, which do not count.
 fn after_others(request: impl Fn(&Issued) -> Ask, want: u16) -> Work {
+    by_rules(AccessRules::new(Builtin::User), request, want)
+}
+
+fn by_rules(access: AccessRules, request: impl Fn(&Issued) -> Ask, want: u16) -> Work {
     let issued = Issued::new();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let mut gateway = gateway(&issued);
+    let mut gateway = gateway_with(&issued, access);
     let mut work = move |request: Ask| {
         let _inside = runtime.enter();
         take(&mut gateway, request).unwrap()
@@ -52,6 +57,7 @@ fn workflow(request: &Ask) -> Ask {
 
 #[library_benchmark]
 #[bench::get(after_others(|issued| issued.by_alice(get(TASKS)), 200))]
+#[bench::get_by_one_of_200_rules(by_rules(many_rules(), |issued| issued.by_alice(get(TASKS)), 200))]
 #[bench::get_from_browser(after_others(|issued| issued.by_alice(browser(get(TASKS))), 200))]
 #[bench::get_through_the_workflow_api(after_others(|issued| issued.by_alice(get("/api/tasks?assignee=alice")), 200))]
 #[bench::start_1kb(after_others(|issued| issued.by_alice(start(small())), 200))]
@@ -63,6 +69,20 @@ fn workflow(request: &Ask) -> Ask {
 fn request(mut work: Work) -> Work {
     black_box(work());
     work
+}
+
+/// The last of them alone holds for her.
+fn many_rules() -> AccessRules {
+    let others = (0..199).map(|number| format!("user-{number}"));
+    others
+        .chain(["alice".to_owned()])
+        .fold(AccessRules::new(Builtin::None), |rules, subject| {
+            let when = When {
+                subject: Some(subject),
+                ..When::default()
+            };
+            rules.rule(when, Builtin::User)
+        })
 }
 
 /// A token that nobody has seen: its signature is checked.

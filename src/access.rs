@@ -21,7 +21,7 @@ use serde_json::Value;
 pub use builtin::Builtin;
 pub use object_types::ObjectTypes;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, RulesId};
 use crate::operation::{Catalogue, Guarded, Matched, Operation};
 use crate::problem::Problem;
 use crate::token::claims;
@@ -183,6 +183,8 @@ impl When {
 /// The configured access rules.
 #[derive(Debug, Clone)]
 pub struct AccessRules {
+    /// Another one for each change of the rules.
+    id: RulesId,
     rules: Vec<(When, Arc<Profile>)>,
     default: Arc<Profile>,
     object_types: ObjectTypes,
@@ -193,6 +195,7 @@ impl AccessRules {
     #[must_use]
     pub fn new(default: impl Into<Profile>) -> Self {
         Self {
+            id: RulesId::new(),
             rules: Vec::new(),
             default: Arc::new(default.into()),
             object_types: ObjectTypes::default(),
@@ -212,13 +215,15 @@ impl AccessRules {
     #[must_use]
     pub fn rule(mut self, when: When, profile: impl Into<Profile>) -> Self {
         self.rules.push((when, Arc::new(profile.into())));
+        self.id = RulesId::new();
         self
     }
 
     /// The caller's profile, and the place of the rule that chose it.
     #[must_use]
     pub fn profile_of(&self, caller: &Identity) -> (&Profile, Option<usize>) {
-        let rule = self.rules.iter().position(|(when, _)| when.holds(caller));
+        let holds = |(when, _): &(When, _)| when.holds(caller);
+        let rule = caller.rule_by(self.id, || self.rules.iter().position(holds));
         match rule.and_then(|place| self.rules.get(place)) {
             Some((_, profile)) => (profile, rule),
             None => (&self.default, None),

@@ -3,7 +3,8 @@
 //! An [`Identity`] is made from the claims of a verified token (see [`crate::token`]) and from
 //! nothing else; no header, path or body of the request takes part. It is cheap to clone.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -14,7 +15,25 @@ use crate::problem::Problem;
 ///
 /// Put into the request's extensions by [`ExtractIdentityLayer`](crate::layer::ExtractIdentityLayer).
 #[derive(Clone)]
-pub struct Identity(Arc<Parts>);
+pub struct Identity(Arc<Known>);
+
+struct Known {
+    parts: Parts,
+    /// Which access rule holds for them, by the rules that were asked first.
+    rule: OnceLock<(RulesId, Option<usize>)>,
+}
+
+/// Tells sets of access rules apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RulesId(u64);
+
+impl RulesId {
+    /// One that no other has.
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// What an [`Identity`] is made of.
 #[derive(Debug, Clone)]
@@ -77,61 +96,67 @@ impl Identity {
     /// Wraps the parts. The token layer makes sure that they come from a verified token.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let rule = OnceLock::new();
+        Self(Arc::new(Known { parts, rule }))
     }
 
     /// The token's `iss`.
     #[must_use]
     pub fn issuer(&self) -> &str {
-        &self.0.issuer
+        &self.0.parts.issuer
     }
 
     /// The caller's id: what is written as `initiator`.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.0.parts.id
     }
 
     /// The email, if the token has one.
     #[must_use]
     pub fn email(&self) -> Option<&str> {
-        self.0.email.as_deref()
+        self.0.parts.email.as_deref()
     }
 
     /// The full name: the token's name, else the email, else the id; so there always is one.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.0.name.as_deref().or(self.email()).unwrap_or(self.id())
+        self.0
+            .parts
+            .name
+            .as_deref()
+            .or(self.email())
+            .unwrap_or(self.id())
     }
 
     /// The first name, if the token has one.
     #[must_use]
     pub fn first_name(&self) -> Option<&str> {
-        self.0.first_name.as_deref()
+        self.0.parts.first_name.as_deref()
     }
 
     /// The last name, if the token has one.
     #[must_use]
     pub fn last_name(&self) -> Option<&str> {
-        self.0.last_name.as_deref()
+        self.0.parts.last_name.as_deref()
     }
 
     /// The caller's roles.
     #[must_use]
     pub fn roles(&self) -> &[String] {
-        &self.0.roles
+        &self.0.parts.roles
     }
 
     /// The caller's tenant, if one is configured and present.
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.0.tenant.as_deref()
+        self.0.parts.tenant.as_deref()
     }
 
     /// When the token ends.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
-        self.0.expires
+        self.0.parts.expires
     }
 
     /// Refuses what has been read of a request long after its token's end: whoever sends a body for hours would
@@ -146,10 +171,27 @@ impl Identity {
         Ok(())
     }
 
+    /// What `find` finds for these parts, which never change; it is asked once for a token, however many its requests are.
+    pub(crate) fn rule_by(
+        &self,
+        rules: RulesId,
+        find: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
+        match self.0.rule.get() {
+            Some((known, rule)) if *known == rules => *rule,
+            Some(_) => find(),
+            None => {
+                let rule = find();
+                let _ = self.0.rule.set((rules, rule));
+                rule
+            }
+        }
+    }
+
     /// Every claim of the token.
     #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
-        &self.0.claims
+        &self.0.parts.claims
     }
 }
 
@@ -160,8 +202,8 @@ const LATE_BODY: Duration = Duration::from_mins(1);
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity")
-            .field("issuer", &self.0.issuer)
-            .field("id", &self.0.id)
+            .field("issuer", &self.0.parts.issuer)
+            .field("id", &self.0.parts.id)
             .finish_non_exhaustive()
     }
 }
@@ -188,10 +230,9 @@ pub(crate) mod tests {
 
     #[test]
     fn there_always_is_a_name() {
-        let Identity(parts) = alice();
         let nameless = Parts {
             name: None,
-            ..(*parts).clone()
+            ..alice().0.parts.clone()
         };
         assert_eq!(Identity::new(nameless.clone()).name(), "alice@example.org");
         assert_eq!(
@@ -206,8 +247,7 @@ pub(crate) mod tests {
 
     #[test]
     fn debug_shows_no_claim() {
-        let Identity(parts) = alice();
-        let mut parts = (*parts).clone();
+        let mut parts = alice().0.parts.clone();
         parts.claims = Arc::new(
             [("secret".to_owned(), Value::from("hush"))]
                 .into_iter()

@@ -43,6 +43,14 @@ use tower::{Service, ServiceExt, service_fn};
 pub fn gateway(
     issued: &Issued,
 ) -> impl Service<Ask, Response = StatusCode, Error = Infallible> + Clone + use<> {
+    gateway_with(issued, AccessRules::new(Builtin::User))
+}
+
+/// The same with these rules.
+pub fn gateway_with(
+    issued: &Issued,
+    access: AccessRules,
+) -> impl Service<Ask, Response = StatusCode, Error = Infallible> + Clone + use<> {
     let resources = Resources {
         traces: None,
         engine_addresses: vec![("127.0.0.1".to_owned(), 8080)],
@@ -59,7 +67,7 @@ pub fn gateway(
         pages: None,
         cors: CorsLayer::new(CorsOrigins::List(Vec::new()), true),
         verifier: issued.verifier.clone().with_cache(10_000),
-        access: Arc::new(AccessRules::new(Builtin::User)),
+        access: Arc::new(access),
         audit: None,
         initiator: initiator::Settings::default(),
         models: Some(ModelMemory::new(ModelSettings {
