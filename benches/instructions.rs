@@ -71,11 +71,11 @@ fn request(mut work: Work) -> Work {
     work
 }
 
-/// The last of them alone holds for her.
+/// The last of them alone holds for Alice.
 fn many_rules() -> AccessRules {
     let others = (0..199).map(|number| format!("user-{number}"));
     others
-        .chain(["alice".to_owned()])
+        .chain(["3f6c2c52-8a4e-4a63-9b7e-0d5f6a1c2b3d".to_owned()])
         .fold(AccessRules::new(Builtin::None), |rules, subject| {
             let when = When {
                 subject: Some(subject),

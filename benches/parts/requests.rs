@@ -71,7 +71,8 @@ pub fn gateway_with(
         audit: None,
         initiator: initiator::Settings::default(),
         models: Some(ModelMemory::new(ModelSettings {
-            believed: Duration::from_secs(1),
+            // Longer than a busy machine takes from one request to the next.
+            believed: Duration::from_hours(1),
             entries: 10_000,
             names: Vec::new(),
         })),
