@@ -30,12 +30,10 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCOD
 use http::{Request, Response, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -196,16 +194,7 @@ impl Service<Request<Body>> for EngineClient {
             Ok(way) => way,
             Err(error) => return Box::pin(future::ready(Err(error))),
         };
-        // A pooled connection is what nearly every request finds, so that way is short.
-        let Some(mut connection) = way.pool.take() else {
-            return Box::pin(way.send(request));
-        };
-        Box::pin(Exchange {
-            answer: connection.inner.send(request),
-            connection: Some(connection),
-            way: Some(way),
-            anew: None,
-        })
+        Box::pin(way.send(request))
     }
 }
 
@@ -280,7 +269,8 @@ impl Way {
         loop {
             let (mut connection, pooled) = match self.pool.take() {
                 Some(connection) => (connection, true),
-                None => match self.pool.connect().await {
+                // Rare, and large: not a part of what each request takes.
+                None => match Box::pin(self.pool.connect()).await {
                     Ok(connection) => (connection, false),
                     Err(source) => return Err(self.pool.unsent(request, source)),
                 },
@@ -341,45 +331,6 @@ impl Way {
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, EngineError>> + Send>>;
-
-pin_project! {
-    /// A request over a pooled connection, and anew where that turns out to be closed.
-    struct Exchange<A> {
-        #[pin]
-        answer: A,
-        connection: Option<Connection>,
-        way: Option<Way>,
-        anew: Option<Answering>,
-    }
-}
-
-impl<A> Future for Exchange<A>
-where
-    A: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
-{
-    type Output = Result<Response<Body>, EngineError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Some(connection) = this.connection {
-            let answer = ready!(connection.inner.poll_answer(this.answer, cx));
-            let (Some(connection), Some(way)) = (this.connection.take(), this.way.take()) else {
-                return Poll::Pending;
-            };
-            match answer {
-                Ok(answer) => return Poll::Ready(Ok(way.answered(connection, answer))),
-                Err(mut error) => match error.take_message() {
-                    Some(back) => *this.anew = Some(Box::pin(way.send(back))),
-                    None => return Poll::Ready(Err(way.broke(error.into_error()))),
-                },
-            }
-        }
-        match this.anew {
-            Some(anew) => anew.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
-}
 
 impl Pool {
     fn unsent(&self, request: Request<Body>, source: BoxError) -> EngineError {
